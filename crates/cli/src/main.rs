@@ -1,0 +1,2 @@
+//! The `watari` program.
+fn main() {}

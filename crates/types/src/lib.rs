@@ -1,0 +1,26 @@
+//! The words every crate of Watari shares: pages, regions, deltas, ids, a machine's configuration.
+//!
+//! A machine is a set of [regions](RegionName) made of [pages](PAGE_SIZE); a snapshot is a [`Delta`] of
+//! pages on an older snapshot. Nothing here does I/O.
+
+mod delta;
+mod ids;
+mod machine;
+mod page;
+mod page_set;
+mod page_table;
+mod region;
+mod report;
+mod rev;
+
+pub use delta::{Delta, RegionDelta};
+pub use ids::{Epoch, Generation, MachineId, NodeId, ParseIdError, SnapshotId};
+pub use machine::{
+    BOOT_INITRD, BOOT_KERNEL, Boot, DiskConfig, MachineConfig, MachineName, MemorySize, NameError, NicConfig,
+};
+pub use page::{PAGE_SIZE, Page, PageHash, is_zero, pages_for};
+pub use page_set::PageSet;
+pub use page_table::PageTable;
+pub use region::{Region, RegionKind, RegionName, RegionNameError};
+pub use report::{ErrorKind, ErrorReport};
+pub use rev::{Rev, RevError, RevTarget};

@@ -1,0 +1,100 @@
+//! What a whole region holds: for each page, the hash of its content.
+
+use std::collections::BTreeMap;
+
+use crate::{PageHash, PageSet, RegionDelta};
+
+const CHUNK: u32 = 512;
+
+/// The content of one region, page by page. Every page not set is the zero page, and runs of zero pages take
+/// no memory, so a sparse region costs what it holds: 32 bytes per page that is not zero.
+#[derive(Clone, Default)]
+pub struct PageTable {
+    chunks: BTreeMap<u32, Box<Chunk>>,
+}
+
+#[derive(Clone)]
+struct Chunk {
+    hashes: [PageHash; CHUNK as usize],
+    non_zero: u32,
+}
+
+impl PageTable {
+    /// The table of a region that is all zeros.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The name of the content of `page`.
+    pub fn get(&self, page: u32) -> PageHash {
+        self.chunks.get(&(page / CHUNK)).map_or(PageHash::ZERO_PAGE, |c| c.hashes[(page % CHUNK) as usize])
+    }
+
+    /// Records that `page` now holds `hash`.
+    pub fn set(&mut self, page: u32, hash: PageHash) {
+        let key = page / CHUNK;
+        if hash.is_zero_page() && !self.chunks.contains_key(&key) {
+            return;
+        }
+        let chunk = self.chunks.entry(key).or_insert_with(|| {
+            Box::new(Chunk { hashes: [PageHash::ZERO_PAGE; CHUNK as usize], non_zero: 0 })
+        });
+        let slot = &mut chunk.hashes[(page % CHUNK) as usize];
+        chunk.non_zero -= u32::from(!slot.is_zero_page());
+        chunk.non_zero += u32::from(!hash.is_zero_page());
+        *slot = hash;
+        if chunk.non_zero == 0 {
+            self.chunks.remove(&key);
+        }
+    }
+
+    /// Lays a delta over the table.
+    pub fn apply(&mut self, delta: &RegionDelta) {
+        for (page, hash) in delta.iter() {
+            self.set(page, hash);
+        }
+    }
+
+    /// The pages that are not zero, ascending, with their content's name.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, PageHash)> + '_ {
+        self.chunks.iter().flat_map(|(key, chunk)| {
+            (key * CHUNK..).zip(chunk.hashes).filter(|(_, hash)| !hash.is_zero_page())
+        })
+    }
+
+    /// How many pages are not zero.
+    pub fn len(&self) -> u64 {
+        self.chunks.values().map(|c| u64::from(c.non_zero)).sum()
+    }
+
+    /// Whether every page is zero.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// The pages that are not zero.
+    pub fn pages(&self) -> PageSet {
+        self.iter().map(|(page, _)| page).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PAGE_SIZE;
+
+    #[test]
+    fn a_table_holds_what_was_last_set_and_forgets_zero_pages() {
+        let (a, b) = (PageHash::of(&[1; PAGE_SIZE]), PageHash::of(&[2; PAGE_SIZE]));
+        let mut table = PageTable::new();
+        table.set(3, a);
+        table.set(70_000, b);
+        table.set(3, b);
+        table.set(9, PageHash::ZERO_PAGE);
+        assert_eq!(table.iter().collect::<Vec<_>>(), [(3, b), (70_000, b)]);
+        assert_eq!((table.get(3), table.get(4)), (b, PageHash::ZERO_PAGE));
+        table.set(3, PageHash::ZERO_PAGE);
+        table.set(70_000, PageHash::ZERO_PAGE);
+        assert!(table.is_empty() && table.len() == 0);
+    }
+}
