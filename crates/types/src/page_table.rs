@@ -1,6 +1,7 @@
 //! What a whole region holds: for each page, the hash of its content.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::{PageHash, PageSet, RegionDelta};
 
@@ -62,6 +63,24 @@ impl PageTable {
         })
     }
 
+    /// The runs of pages within `within` that are not zero, ascending.
+    pub fn runs(&self, within: Range<u32>) -> Vec<Range<u32>> {
+        let mut runs: Vec<Range<u32>> = Vec::new();
+        let chunks = self.chunks.range(within.start / CHUNK..within.end.div_ceil(CHUNK));
+        for (key, chunk) in chunks {
+            for (page, hash) in (key * CHUNK..).zip(&chunk.hashes) {
+                if hash.is_zero_page() || !within.contains(&page) {
+                    continue;
+                }
+                match runs.last_mut() {
+                    Some(run) if run.end == page => run.end += 1,
+                    _ => runs.push(page..page + 1),
+                }
+            }
+        }
+        runs
+    }
+
     /// How many pages are not zero.
     pub fn len(&self) -> u64 {
         self.chunks.values().map(|c| u64::from(c.non_zero)).sum()
@@ -93,6 +112,10 @@ mod tests {
         table.set(9, PageHash::ZERO_PAGE);
         assert_eq!(table.iter().collect::<Vec<_>>(), [(3, b), (70_000, b)]);
         assert_eq!((table.get(3), table.get(4)), (b, PageHash::ZERO_PAGE));
+        table.set(4, a);
+        assert_eq!(table.runs(0..80_000), [3..5, 70_000..70_001]);
+        assert_eq!(table.runs(4..70_000), [4..5]);
+        table.set(4, PageHash::ZERO_PAGE);
         table.set(3, PageHash::ZERO_PAGE);
         table.set(70_000, PageHash::ZERO_PAGE);
         assert!(table.is_empty() && table.len() == 0);
