@@ -1,1 +1,48 @@
-//! Placeholder until its room is furnished.
+//! The keeper: one process that owns one running machine, captures it while it runs, and brings it back.
+//!
+//! ```text
+//!              daemon ── start line, socket (protocol) ──┐
+//!                                                        ▼
+//!   disks ──► disk server ──NBD──► QEMU ◄──QMP──────  Instance ──► capture ──► store
+//!     ▲                             │ RAM, devices       ▲
+//!     └── lazily, from the store    └── which pages? ────┘ (ram)
+//! ```
+//!
+//! * [`home`] and [`record`]: what lies where, and what is written down;
+//! * [`protocol`] and [`client`]: how the daemon speaks to a keeper;
+//! * `start`: power on, resume, or take over a QEMU whose keeper died;
+//! * `capture`: a snapshot while the guest runs;
+//! * [`heads`]: memory that clones share.
+//!
+//! A keeper lives as long as its machine. When it is killed, QEMU lives on: its guest waits for the disk server
+//! to return, and the next keeper [adopts](protocol::Start::Adopt) it.
+
+mod capture;
+pub mod client;
+mod error;
+mod gather;
+mod ground;
+pub mod heads;
+mod history;
+pub mod home;
+mod instance;
+mod memory;
+mod process;
+pub mod protocol;
+mod ram;
+pub mod record;
+mod run;
+mod server;
+mod settings;
+mod staging;
+mod start;
+mod status;
+
+pub use error::Error;
+pub use history::StoreSource;
+pub use process::{kill_if_same, process_started};
+pub use run::run;
+pub use settings::{Settings, Tracker};
+
+/// What goes wrong here is an [`enum@Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

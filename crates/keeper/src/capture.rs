@@ -1,0 +1,217 @@
+//! A snapshot of a machine that keeps running.
+//!
+//! ```text
+//!  pre-copy   scan → read → hash → drop what did not change → compress → pack     guest runs
+//!     └─ again, until the last round was small or the rounds stop shrinking
+//!  pause      stop · seal disks · scan · copy the rest to staging · devices · cont    guest held
+//!  after      staging and sealed disk pages → pack · fsync · manifest · refs      guest runs
+//! ```
+//!
+//! Nothing in the pause waits for a disk, a network or a compressor. What was scanned stays *unpublished* (in
+//! [`Ram`] and in each [`Disk`]) until the snapshot's ref exists, so a capture may fail at any step and the next
+//! one still finds every page.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use watari_disk::{DeferredFlushes, Disk, Sealed};
+use watari_store::SnapshotDraft;
+use watari_types::{Delta, Generation, PageSet, SnapshotId};
+
+use crate::gather::Gathered;
+use crate::instance::Instance;
+use crate::protocol::{Checkpointed, PauseParts, Progress};
+use crate::record::Point;
+use crate::staging::Staging;
+use crate::{Error, Result};
+
+/// A round this small is followed by the pause: copying as much again takes about a millisecond.
+const SMALL_ROUND: u64 = 256;
+/// More rounds than this only chase a guest that writes faster than we copy.
+const MAX_ROUNDS: u32 = 8;
+
+/// Captures the machine. On error the guest runs on (or is held, as it was before), and nothing is published.
+pub(crate) fn checkpoint(
+    instance: &mut Instance,
+    message: &str,
+    tag: Option<&str>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Checkpointed> {
+    let began = Instant::now();
+    let generation = instance.history.next_generation()?;
+    instance.history.store().refresh()?;
+    let mut gathered = Gathered::new(&instance.history)?;
+    gathered.boot_files(&instance.home, &instance.file.config.boot)?;
+    let rounds = pre_copy(instance, &mut gathered, progress)?;
+    let (held, pause, pause_ms) = hold(instance)?;
+    progress(Progress { step: "saving".into(), done: 0, total: held.pages() });
+    let saved = save_held(instance, &mut gathered, &held);
+    instance.staging.recycle(held.staging);
+    saved?;
+    let pages = gathered.count();
+    let (delta, stored) = gathered.finish()?;
+    let (id, manifest_bytes) = publish(instance, generation, message, &delta, &held.devices)?;
+    instance.published(Point { generation, id }, &delta, held.sealed)?;
+    if let Some(tag) = tag {
+        instance.history.refs().tag(tag, id)?;
+    }
+    Ok(Checkpointed {
+        id,
+        generation,
+        pause_ms,
+        total_ms: millis(began),
+        ram_pages: pages.ram,
+        disk_pages: pages.disk,
+        stored_bytes: stored + manifest_bytes,
+        rounds,
+        pause,
+        tracker: instance.ram.tracker().to_string(),
+    })
+}
+
+/// Copies what was written while the guest writes on. Returns the number of rounds.
+fn pre_copy(
+    instance: &mut Instance,
+    gathered: &mut Gathered,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<u32> {
+    // A capture that failed, or a keeper that died, left pages behind that no scan will report again.
+    let mut disks: Vec<PageSet> = instance.disks.iter().map(Disk::pending).collect();
+    let mut ram = instance.ram.unpublished();
+    let mut last = u64::MAX;
+    for round in 1.. {
+        for (set, disk) in disks.iter_mut().zip(&instance.disks) {
+            set.union_with(&disk.scan());
+        }
+        for (set, new) in ram.iter_mut().zip(instance.ram.scan()?) {
+            set.union_with(&new);
+        }
+        let pages = disks.iter().chain(&ram).map(PageSet::len).sum();
+        let mut done = 0;
+        // Disks first: what the guest's page cache shares with them is then already in the pack.
+        for (index, set) in disks.iter_mut().enumerate() {
+            gathered.disk(index, &instance.disks[index], set, &mut |n| {
+                done += n;
+                progress(Progress { step: format!("copying, round {round}"), done, total: pages });
+            })?;
+            set.clear();
+        }
+        for (index, set) in ram.iter_mut().enumerate() {
+            gathered.ram(index, &instance.ram, set, &mut |n| {
+                done += n;
+                progress(Progress { step: format!("copying, round {round}"), done, total: pages });
+            })?;
+            set.clear();
+        }
+        instance.staging.expect(pages);
+        if pages <= SMALL_ROUND || pages > last.saturating_mul(3) / 4 || round == MAX_ROUNDS {
+            return Ok(round);
+        }
+        last = pages;
+    }
+    Ok(MAX_ROUNDS)
+}
+
+/// What the pause took out of the guest.
+struct Held {
+    staging: Staging,
+    sealed: Vec<Sealed>,
+    devices: Vec<u8>,
+}
+
+impl Held {
+    fn pages(&self) -> u64 {
+        self.staging.pages() + self.sealed.iter().map(|s| s.pages().len()).sum::<u64>()
+    }
+}
+
+/// The pause: everything between `stop` and `cont`. The guest goes on also when a step in between fails.
+fn hold(instance: &mut Instance) -> Result<(Held, PauseParts, f64)> {
+    let running = instance.is_running();
+    // Only what is written between here and the pause is left for its FLUSH.
+    for disk in &instance.disks {
+        disk.flush().map_err(Error::disk("flush"))?;
+    }
+    let mut parts = PauseParts::default();
+    let flushes: Vec<DeferredFlushes> = instance.disks.iter().map(Disk::defer_flushes).collect();
+    let began = Instant::now();
+    let held = (|| {
+        if running {
+            timed(&mut parts.stop_ms, || Ok(instance.monitor.stop()?))?;
+        }
+        still_moment(instance, &mut parts)
+    })();
+    let redeemed = timed(&mut parts.flush_ms, || {
+        flushes.into_iter().try_for_each(DeferredFlushes::redeem).map_err(Error::disk("flush"))
+    });
+    if running {
+        timed(&mut parts.cont_ms, || Ok(instance.monitor.cont()?))?;
+    }
+    let pause_ms = if running { millis(began) } else { 0.0 };
+    redeemed?;
+    Ok((held?, parts, pause_ms))
+}
+
+/// Takes memory, disks and devices, all of the same instant.
+fn still_moment(instance: &mut Instance, parts: &mut PauseParts) -> Result<Held> {
+    let sealed: Vec<Sealed> =
+        timed(&mut parts.seal_ms, || Ok(instance.disks.iter().map(Disk::seal).collect()))?;
+    let written = timed(&mut parts.scan_ms, || instance.ram.scan())?;
+    let mut staging = instance.staging.take();
+    timed(&mut parts.copy_ms, || staging.copy(&instance.ram, &written))?;
+    parts.pages = staging.pages();
+    let devices = timed(&mut parts.devices_ms, || instance.save_devices())?;
+    Ok(Held { staging, sealed, devices })
+}
+
+/// Hashes and packs what the pause took.
+fn save_held(instance: &Instance, gathered: &mut Gathered, held: &Held) -> Result<()> {
+    for (index, sealed) in held.sealed.iter().enumerate() {
+        gathered.sealed(index, sealed)?;
+    }
+    held.staging.each(|range, pages, bytes| {
+        gathered.pages(&instance.ram.ranges()[range].name, pages, bytes)
+    })
+}
+
+/// Makes the snapshot visible: manifest, then its ref, then the head. A crash in between leaves garbage for
+/// gc, never a snapshot that is not whole.
+fn publish(
+    instance: &Instance,
+    generation: Generation,
+    message: &str,
+    delta: &Delta,
+    devices: &[u8],
+) -> Result<(SnapshotId, u64)> {
+    let history = &instance.history;
+    let draft = SnapshotDraft {
+        config: instance.file.config.clone(),
+        machine_name: instance.file.name.clone(),
+        parent: history.base().map(|point| point.id),
+        generation,
+        epoch: instance.record.epoch,
+        branch: history.branch(generation),
+        created_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
+        message: message.to_owned(),
+        regions: instance.ram.regions().into_iter().chain(instance.file.config.stored_regions()).collect(),
+        qemu_version: instance.record.qemu_version.clone(),
+        accelerator: instance.record.accel.to_string(),
+        origin: instance.file.origin.clone(),
+        has_memory: true,
+    };
+    let (id, bytes) = history.store().publish(&draft, delta, Some(devices), &instance.key)?;
+    let refs = history.refs();
+    refs.add(generation, id)?;
+    refs.set_head(generation, id)?;
+    Ok((id, bytes))
+}
+
+fn millis(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+fn timed<T>(ms: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let began = Instant::now();
+    let result = work();
+    *ms += millis(began);
+    result
+}

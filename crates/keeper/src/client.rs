@@ -1,0 +1,49 @@
+//! The daemon's side of a keeper's socket.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use watari_types::{ErrorKind, ErrorReport};
+
+use crate::protocol::{Reply, Request};
+
+/// Asks the keeper behind `socket` and waits for its answer, handing `progress` on as it comes. Blocks.
+pub fn ask<T: DeserializeOwned>(
+    socket: &Path,
+    request: &Request,
+    progress: impl FnMut(Value),
+) -> Result<T, ErrorReport> {
+    let mut stream = UnixStream::connect(socket).map_err(silent)?;
+    let mut line = serde_json::to_vec(request).map_err(|e| garbled(&e))?;
+    line.push(b'\n');
+    stream.write_all(&line).map_err(silent)?;
+    read_reply(stream, progress)
+}
+
+/// Reads reply lines until the last one.
+pub fn read_reply<T: DeserializeOwned>(
+    from: impl std::io::Read,
+    mut progress: impl FnMut(Value),
+) -> Result<T, ErrorReport> {
+    for line in BufReader::new(from).lines() {
+        match serde_json::from_str(&line.map_err(silent)?).map_err(|e| garbled(&e))? {
+            Reply::Progress(value) => progress(value),
+            Reply::Done(value) => return serde_json::from_value(value).map_err(|e| garbled(&e)),
+            Reply::Error(report) => return Err(report),
+        }
+    }
+    Err(ErrorReport::new(ErrorKind::NoKeeper, "the machine's keeper ended before it answered", HINT))
+}
+
+const HINT: &str = "see keeper.log in the machine's folder; `watari restore NAME` brings the machine back";
+
+fn silent(error: std::io::Error) -> ErrorReport {
+    ErrorReport::new(ErrorKind::NoKeeper, format!("the machine's keeper does not answer: {error}"), HINT)
+}
+
+fn garbled(error: &serde_json::Error) -> ErrorReport {
+    ErrorReport::new(ErrorKind::Internal, format!("the machine's keeper sent what is no answer: {error}"), "")
+}

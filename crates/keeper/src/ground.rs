@@ -1,0 +1,371 @@
+//! What every start of an instance stands on: disks, their server, memory, the QEMU process.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Child;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use watari_disk::{Disk, nbd};
+use watari_qemu::{
+    AGENT_SOCKET, Accel, AccelProbe, BootFiles, Launch, MemoryBacking, Monitor, QMP_SOCKET, Qemu,
+    RAM_BLOCK_MAIN, RamBlock, SERIAL_SOCKET, VNC_SOCKET,
+};
+use watari_ram::{Born, ProcessMemory};
+use watari_store::{NodeKey, Store};
+use watari_types::{Boot, PAGE_SIZE, PageSet, RegionName};
+
+use crate::heads;
+use crate::history::History;
+use crate::home::{Home, MachineHome};
+use crate::instance::{Instance, InstanceRecord};
+use crate::memory::GuestMemory;
+use crate::process::{kill_if_same, process_started};
+use crate::protocol::Status;
+use crate::ram::{self, Ram};
+use crate::record::{MachineFile, MachineState, NetworkStart, Phase, Point, load_json, save_json};
+use crate::settings::Settings;
+use crate::staging::Staging;
+use crate::status::Board;
+use crate::{Error, Result};
+
+/// How long QEMU may take to open its monitor.
+const MONITOR_LIMIT: Duration = Duration::from_secs(30);
+/// The socket of a machine's disk server.
+const DISK_SOCKET: &str = "disks";
+
+/// What is known of a machine before anything runs.
+pub(crate) struct Ground {
+    pub(crate) node: Home,
+    pub(crate) home: MachineHome,
+    pub(crate) file: MachineFile,
+    /// What `state.json` said before this start.
+    pub(crate) before: MachineState,
+    pub(crate) store: Store,
+    pub(crate) key: NodeKey,
+    pub(crate) settings: Settings,
+}
+
+/// A QEMU that was started and does not run its guest yet, or that was taken over.
+pub(crate) struct Newborn {
+    pub(crate) child: Option<Child>,
+    pub(crate) monitor: Monitor,
+    pub(crate) state_file: File,
+    pub(crate) record: InstanceRecord,
+}
+
+impl Newborn {
+    /// Passes on what worked; on failure ends the QEMU that was started for it.
+    pub(crate) fn keep<T>(&mut self, started: Result<T>, home: &MachineHome) -> Result<T> {
+        started.map_err(|error| {
+            if let Some(child) = &mut self.child {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            let _ = fs::remove_file(home.instance());
+            error
+        })
+    }
+}
+
+impl Ground {
+    /// The disks as the machine left them. What is not in their files comes from the base.
+    pub(crate) fn open_disks(&self, history: &History) -> Result<Vec<Disk>> {
+        let open = |index| {
+            let source = history.base().map(|_| history.source(&RegionName::disk(index)));
+            Ok(Disk::open(&self.home.disk(index), source)?)
+        };
+        (0..self.file.config.disks.len()).map(open).collect()
+    }
+
+    /// New disks with the content of the base, none of it here yet.
+    pub(crate) fn create_disks(&self, history: &History) -> Result<Vec<Disk>> {
+        let create = |(index, disk): (usize, &watari_types::DiskConfig)| {
+            let source = history.source(&RegionName::disk(index));
+            Ok(Disk::create(&self.home.disk(index), disk.bytes, Some(source))?)
+        };
+        self.file.config.disks.iter().enumerate().map(create).collect()
+    }
+
+    /// Offers the disks on the machine's disk socket.
+    pub(crate) fn serve(&self, disks: &[Disk]) -> Result<nbd::Server> {
+        let socket = self.home.socket(DISK_SOCKET);
+        remove_stale(&socket)?;
+        let listener = UnixListener::bind(&socket).map_err(Error::io("listen on", &socket))?;
+        let export = |(index, disk): (usize, &Disk)| {
+            (index.to_string(), Arc::new(disk.clone()) as Arc<dyn nbd::Export>)
+        };
+        Ok(nbd::Server::start(listener, disks.iter().enumerate().map(export).collect())?)
+    }
+
+    /// Main memory for a resume: a shared head, or an empty file to be filled.
+    pub(crate) fn memory_for(&self, history: &History, point: Point, share: bool) -> Result<GuestMemory> {
+        let bytes = self.file.config.memory_bytes;
+        if !share {
+            return GuestMemory::new(bytes);
+        }
+        let table = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?).cloned().unwrap_or_default();
+        Ok(GuestMemory::Shared(heads::hold(&self.node, &self.store, point.id, &table, bytes)?))
+    }
+
+    /// Starts QEMU, its guest not running, with a userfaultfd in its address space where the host allows it.
+    pub(crate) fn spawn(&self, memory: &GuestMemory, incoming: bool) -> Result<Newborn> {
+        for name in [QMP_SOCKET, VNC_SOCKET, SERIAL_SOCKET, AGENT_SOCKET] {
+            remove_stale(&self.home.socket(name))?;
+        }
+        let qemu = Qemu::find()?;
+        let accel = match self.settings.accelerator {
+            Some(accel) => accel,
+            None => load_json::<AccelProbe>(&self.node.accel())?.accel,
+        };
+        let state_file: File = memfd_create("watari-devices", MemfdFlags::CLOEXEC)
+            .map_err(|e| Error::DeviceState { source: e.into() })?
+            .into();
+        let mut command = self.launch(&qemu, accel, memory, &state_file, incoming)?;
+        let Born { child, uffd } = watari_ram::spawn(&mut command)?;
+        let record = InstanceRecord {
+            qemu_pid: child.id(),
+            qemu_started: process_started(child.id()).ok_or(Error::NotThere { pid: child.id() })?,
+            uffd,
+            private_memory: memory.is_private(),
+            accel,
+            qemu_version: qemu.version.to_string(),
+            ready: false,
+            held: false,
+            epoch: self.before.epoch.next(),
+        };
+        save_json(&self.home.instance(), &record)?;
+        match self.monitor_of(&record) {
+            Ok(monitor) => Ok(Newborn { child: Some(child), monitor, state_file, record }),
+            Err(error) => {
+                kill_if_same(record.qemu_pid, record.qemu_started);
+                let _ = fs::remove_file(self.home.instance());
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits for the monitor, but not for one of a QEMU that has died.
+    fn monitor_of(&self, record: &InstanceRecord) -> Result<Monitor> {
+        let socket = self.home.socket(QMP_SOCKET);
+        let deadline = Instant::now() + MONITOR_LIMIT;
+        loop {
+            let patience = Instant::now() + Duration::from_millis(200);
+            match Monitor::connect(&socket, patience.min(deadline)) {
+                Ok(monitor) => return Ok(monitor),
+                Err(_) if process_started(record.qemu_pid) != Some(record.qemu_started) => {
+                    return Err(Error::QemuDied { reason: last_words(&self.home) });
+                }
+                Err(error) if Instant::now() >= deadline => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn launch(
+        &self,
+        qemu: &Qemu,
+        accel: Accel,
+        memory: &GuestMemory,
+        state: &File,
+        incoming: bool,
+    ) -> Result<std::process::Command> {
+        let config = &self.file.config;
+        let (kernel, initrd) = (self.home.boot_file("kernel"), self.home.boot_file("initrd"));
+        let boot = match &config.boot {
+            Boot::Disk => None,
+            Boot::Kernel { initrd: region, .. } => {
+                Some(BootFiles { kernel: &kernel, initrd: region.is_some().then_some(initrd.as_path()) })
+            }
+        };
+        let launch = Launch {
+            config,
+            name: self.file.name.as_str(),
+            accel,
+            memory: MemoryBacking { file: memory.fd(), private: memory.is_private() },
+            state: state.as_fd(),
+            disks: &vec![self.home.socket(DISK_SOCKET); config.disks.len()],
+            boot,
+            run_dir: self.home.run(),
+            log: &self.home.log("qemu"),
+            serial_log: &self.home.log("serial"),
+            identity: &self.identity(),
+            vmgenid: random_id()?,
+            incoming,
+        };
+        Ok(launch.command(qemu)?)
+    }
+
+    /// What the guest can read about itself.
+    fn identity(&self) -> String {
+        let MachineFile { name, config, origin, .. } = &self.file;
+        let epoch = self.before.epoch.next();
+        let kind = if origin.is_some() { "clone" } else { "original" };
+        let mut text = format!("name={name}\nid={}\nkind={kind}\nepoch={epoch}\n", config.id);
+        if let Some(origin) = origin {
+            text += &format!(
+                "origin_name={}\norigin_id={}\norigin_snapshot={}\n",
+                origin.name, origin.machine, origin.snapshot
+            );
+        }
+        text
+    }
+
+    /// Marks what may differ from the base without having been written under our eyes: everything that is not
+    /// zero now, or was not zero then. Of blocks other than main memory, which are small, that is all pages.
+    pub(crate) fn distrust(&self, ram: &mut Ram, history: &History, memory: &GuestMemory) -> Result<()> {
+        let main = ram::main_memory(ram.ranges())?;
+        for range in 0..ram.ranges().len() {
+            let pages = (ram.ranges()[range].bytes / PAGE_SIZE as u64) as u32;
+            let mut suspects = if range == main { memory.populated(pages)? } else { PageSet::all(pages) };
+            if let Some(table) = history.table(&ram.ranges()[range].name) {
+                suspects.union_with(&table.pages());
+            }
+            ram.distrust(range, &suspects);
+        }
+        Ok(())
+    }
+
+    /// What must be so before a resumed guest takes its first step.
+    pub(crate) fn before_first_step(&self, monitor: &Monitor, network: &NetworkStart) -> Result<()> {
+        if *network != NetworkStart::Same {
+            for nic in 0..self.file.config.nics.len() {
+                monitor.set_link(nic, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts everything together once the guest runs, and writes down that it does.
+    pub(crate) fn finish(
+        self,
+        newborn: Newborn,
+        history: History,
+        disks: Vec<Disk>,
+        disk_server: nbd::Server,
+        memory: GuestMemory,
+        ram: Ram,
+    ) -> Result<(Instance, Option<Child>)> {
+        let Newborn { child, monitor, state_file, mut record } = newborn;
+        record.ready = true;
+        save_json(&self.home.instance(), &record)?;
+        let (phase, reason) = if record.held { (Phase::Paused, "paused") } else { (Phase::Running, "") };
+        let status = Status {
+            name: self.file.name.clone(),
+            phase,
+            reason: reason.to_owned(),
+            generation: history.base().map(|point| point.generation),
+            keeper_pid: std::process::id(),
+            qemu_pid: record.qemu_pid,
+            accelerator: record.accel.to_string(),
+            tracker: ram.tracker().to_string(),
+            absent_disk_pages: 0,
+        };
+        let mut staging = Staging::default();
+        staging.expect(0);
+        let instance = Instance {
+            home: self.home,
+            file: self.file,
+            key: self.key,
+            history,
+            monitor,
+            ram,
+            hydrations: disks.iter().map(Disk::hydrate).collect(),
+            board: Board::new(status, disks.clone()),
+            disks,
+            staging,
+            record,
+            state_file,
+            _memory: memory,
+            _disk_server: disk_server,
+        };
+        instance.save_state()?;
+        Ok((instance, child))
+    }
+}
+
+/// Writes the RAM blocks other than main memory: video memory, firmware, tables.
+pub(crate) fn fill_small_blocks(
+    record: &InstanceRecord,
+    history: &History,
+    blocks: &[RamBlock],
+) -> Result<()> {
+    let process = ProcessMemory::open(record.qemu_pid)?;
+    let regions = history.base_snapshot().map(|s| s.draft.regions.as_slice()).unwrap_or_default();
+    for block in blocks.iter().filter(|block| block.name != RAM_BLOCK_MAIN && block.used > 0) {
+        let name = RegionName::ram(&block.name)?;
+        let region = regions.iter().find(|r| r.name == name);
+        match region {
+            Some(region) if region.bytes == block.used => {}
+            _ => return Err(Error::MissingBlock { block: block.name.clone() }),
+        }
+        let Some(table) = history.table(&name) else { continue };
+        zero_what_was_zero(&process, block, table)?;
+        history.store().read_pages(table.iter(), 1, &|page, bytes| {
+            let address = block.host_address + u64::from(page) * PAGE_SIZE as u64;
+            process.write(address, bytes).map_err(std::io::Error::other)
+        })?;
+    }
+    Ok(())
+}
+
+/// A new QEMU has put something of its own into some blocks (firmware, tables): pages that the snapshot holds
+/// as zero must become zero.
+fn zero_what_was_zero(
+    process: &ProcessMemory,
+    block: &RamBlock,
+    table: &watari_types::PageTable,
+) -> Result<()> {
+    let mut bytes = vec![0; block.used as usize];
+    process.read(block.host_address, &mut bytes)?;
+    for (page, content) in (0..).zip(bytes.as_chunks::<PAGE_SIZE>().0) {
+        if table.get(page).is_zero_page() && !watari_types::is_zero(content) {
+            let address = block.host_address + u64::from(page) * PAGE_SIZE as u64;
+            process.write(address, &[0; PAGE_SIZE])?;
+        }
+    }
+    Ok(())
+}
+
+/// Connects to the monitor of a QEMU that is known to run.
+pub(crate) fn connect_monitor(socket: &Path) -> Result<Monitor> {
+    Ok(Monitor::connect(socket, Instant::now() + MONITOR_LIMIT)?)
+}
+
+/// Opens what another process has open, as that process would name it (`/proc/self/fd/N`).
+pub(crate) fn open_in(pid: u32, path_there: &str, read_only: bool) -> Result<File> {
+    let path = std::path::PathBuf::from(path_there.replace("/self/", &format!("/{pid}/")));
+    OpenOptions::new().read(true).write(!read_only).open(&path).map_err(Error::io("take over", &path))
+}
+
+/// Replaces a file's content.
+pub(crate) fn write_all(file: &File, bytes: &[u8]) -> Result<()> {
+    file.set_len(0)
+        .and_then(|()| file.write_all_at(bytes, 0))
+        .map_err(|source| Error::DeviceState { source })
+}
+
+/// The last line QEMU wrote into its log.
+pub(crate) fn last_words(home: &MachineHome) -> String {
+    let log = fs::read(home.log("qemu")).unwrap_or_default();
+    let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
+    tail.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").to_owned()
+}
+
+fn remove_stale(socket: &Path) -> Result<()> {
+    match fs::remove_file(socket) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", socket)(e)),
+        _ => Ok(()),
+    }
+}
+
+fn random_id() -> Result<[u8; 16]> {
+    let mut id = [0; 16];
+    rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| Error::io("read random bytes from", Path::new("the kernel"))(e.into()))?;
+    Ok(id)
+}

@@ -1,0 +1,131 @@
+//! The machine's history as its keeper needs it: what the last snapshot held, page by page.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use watari_disk::Source;
+use watari_store::{Refs, Snapshot, Store};
+use watari_types::{Delta, Generation, MachineId, PAGE_SIZE, PageTable, RegionName, SnapshotId};
+
+use crate::record::Point;
+use crate::{Error, Result};
+
+/// What the machine's last snapshot held, and what the next one is called.
+pub(crate) struct History {
+    store: Store,
+    machine: MachineId,
+    base: Option<(Point, Snapshot)>,
+    tables: Arc<BTreeMap<RegionName, PageTable>>,
+}
+
+impl History {
+    /// Loads the history of `machine` as seen from the snapshot its present state descends from.
+    pub(crate) fn load(store: &Store, machine: MachineId, base: Option<Point>) -> Result<History> {
+        let (base, tables) = match base {
+            Some(point) => (Some((point, store.snapshot(point.id)?)), store.page_tables(point.id)?),
+            None => (None, BTreeMap::new()),
+        };
+        Ok(History { store: store.clone(), machine, base, tables: Arc::new(tables) })
+    }
+
+    /// The store behind it.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The machine's refs.
+    pub(crate) fn refs(&self) -> Refs {
+        self.store.refs(self.machine)
+    }
+
+    /// The snapshot that the machine's present state descends from.
+    pub(crate) fn base(&self) -> Option<Point> {
+        self.base.as_ref().map(|(point, _)| *point)
+    }
+
+    /// That snapshot's header.
+    pub(crate) fn base_snapshot(&self) -> Option<&Snapshot> {
+        self.base.as_ref().map(|(_, snapshot)| snapshot)
+    }
+
+    /// What every region held at that snapshot.
+    pub(crate) fn tables(&self) -> Arc<BTreeMap<RegionName, PageTable>> {
+        Arc::clone(&self.tables)
+    }
+
+    /// What `region` held at that snapshot.
+    pub(crate) fn table(&self, region: &RegionName) -> Option<&PageTable> {
+        self.tables.get(region)
+    }
+
+    /// The number of the next snapshot: one more than any this machine ever had, on any branch.
+    pub(crate) fn next_generation(&self) -> Result<Generation> {
+        let newest = self.refs().list()?.last().map(|(generation, _)| *generation);
+        Ok(newest.unwrap_or_default().max(self.base().map_or(Generation(0), |p| p.generation)).next())
+    }
+
+    /// The branch of the next snapshot. A snapshot that does not follow the newest one starts a new branch.
+    pub(crate) fn branch(&self, next: Generation) -> String {
+        match &self.base {
+            None => "main".to_owned(),
+            Some((point, snapshot)) if point.generation.next() == next && !self.is_clone_of(snapshot) => {
+                snapshot.draft.branch.clone()
+            }
+            Some((point, _)) => format!("{}-{next}", point.generation),
+        }
+    }
+
+    fn is_clone_of(&self, snapshot: &Snapshot) -> bool {
+        snapshot.draft.config.id != self.machine
+    }
+
+    /// Moves on to a snapshot that was just published.
+    pub(crate) fn advance(&mut self, point: Point, delta: &Delta) -> Result<()> {
+        // Nobody else holds the tables between captures, so this does not copy them.
+        let tables = Arc::make_mut(&mut self.tables);
+        for (region, changes) in delta {
+            tables.entry(region.clone()).or_default().apply(changes);
+        }
+        self.base = Some((point, self.store.snapshot(point.id)?));
+        Ok(())
+    }
+
+    /// The content of `region` at the base, for a disk or a file that is not here yet.
+    pub(crate) fn source(&self, region: &RegionName) -> Arc<dyn Source> {
+        let table = self.tables.get(region).cloned().unwrap_or_default();
+        Arc::new(StoreSource { store: self.store.clone(), table })
+    }
+}
+
+/// A region of a snapshot, read from the store.
+pub struct StoreSource {
+    store: Store,
+    table: PageTable,
+}
+
+impl StoreSource {
+    /// The content of `region` at `snapshot`.
+    ///
+    /// # Errors
+    /// When the snapshot cannot be read, or has no such region.
+    pub fn open(store: &Store, snapshot: SnapshotId, region: &RegionName) -> Result<StoreSource> {
+        let table = store
+            .page_tables(snapshot)?
+            .remove(region)
+            .ok_or_else(|| Error::NoRegion { snapshot, region: region.clone() })?;
+        Ok(StoreSource { store: store.clone(), table })
+    }
+}
+
+impl Source for StoreSource {
+    fn read(&self, first: u32, into: &mut [u8]) -> std::io::Result<()> {
+        for (page, bytes) in (first..).zip(into.as_chunks_mut::<PAGE_SIZE>().0) {
+            self.store.read_page(&self.table.get(page), bytes).map_err(std::io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    fn data_runs(&self, first: u32, end: u32) -> Vec<std::ops::Range<u32>> {
+        self.table.runs(first..end)
+    }
+}

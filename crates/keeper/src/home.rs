@@ -1,0 +1,197 @@
+//! Where everything of a node lies: the folders below `WATARI_HOME`.
+//!
+//! ```text
+//! node/key                    the node's ed25519 key
+//! node/accel.json             which accelerator works here, found by booting
+//! machines/NAME/machine.toml  identity and configuration
+//! machines/NAME/state.json    what the machine is doing, rewritten atomically
+//! machines/NAME/lock          held by the one process that may change the machine
+//! machines/NAME/disk0.raw …   disks, with disk0.map beside them
+//! machines/NAME/boot/         kernel and initrd
+//! machines/NAME/*.log         serial console, QEMU, keeper
+//! store/                      packs, snapshots, refs
+//! run/node, run/NAME/…        sockets
+//! ```
+//!
+//! Memory heads, which clones map copy-on-write, must be shared memory: they lie in a folder of their own on
+//! the host's tmpfs, named after the user and the home.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use watari_types::{MachineName, SnapshotId};
+
+use crate::{Error, Result};
+
+/// Longest socket address that Linux takes, without the final NUL (unix(7), `sun_path`).
+const MAX_SOCKET_PATH: usize = 107;
+/// The longest name of a socket below a machine's run folder.
+const LONGEST_SOCKET: &str = "/keeper";
+
+/// The folders of one node.
+#[derive(Clone, Debug)]
+pub struct Home {
+    root: PathBuf,
+    shared_memory: PathBuf,
+}
+
+impl Home {
+    /// Opens or creates the home at `root`, with the memory heads below `tmpfs` (normally `/dev/shm`).
+    pub fn open(root: &Path, tmpfs: &Path) -> Result<Home> {
+        for sub in ["node", "machines", "store", "run"] {
+            create_private(&root.join(sub))?;
+        }
+        let root = root.canonicalize().map_err(Error::io("open the home", root))?;
+        let tag = blake3::hash(root.as_os_str().as_encoded_bytes()).to_hex();
+        let uid = rustix::process::geteuid().as_raw();
+        Ok(Home { shared_memory: tmpfs.join(format!("watari-{uid}-{}", &tag[..12])), root })
+    }
+
+    /// The folder everything lies in.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The node's key, in PEM-less raw form as the store writes it.
+    pub fn node_key(&self) -> PathBuf {
+        self.root.join("node/key")
+    }
+
+    /// Which accelerator works here, as the daemon found by booting a guest.
+    pub fn accel(&self) -> PathBuf {
+        self.node_file("accel.json")
+    }
+
+    /// A file that belongs to the node as a whole.
+    pub fn node_file(&self, name: &str) -> PathBuf {
+        self.root.join("node").join(name)
+    }
+
+    /// The store's folder.
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    /// The folder of all machines.
+    pub fn machines(&self) -> PathBuf {
+        self.root.join("machines")
+    }
+
+    /// The daemon's API socket.
+    pub fn node_socket(&self) -> PathBuf {
+        self.root.join("run/node")
+    }
+
+    /// One machine's folders. Nothing is created.
+    pub fn machine(&self, name: &MachineName) -> MachineHome {
+        MachineHome {
+            folder: self.machines().join(name.as_str()),
+            run: self.root.join("run").join(name.as_str()),
+        }
+    }
+
+    /// The names of all machines, in alphabetical order.
+    pub fn machine_names(&self) -> Result<Vec<MachineName>> {
+        let folder = self.machines();
+        let mut names: Vec<MachineName> = fs::read_dir(&folder)
+            .map_err(Error::io("list", &folder))?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|name| self.machine(name).config().exists())
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The folder of memory heads, on tmpfs; created on first use.
+    pub fn heads(&self) -> Result<PathBuf> {
+        create_private(&self.shared_memory)?;
+        let owner = fs::metadata(&self.shared_memory).map_err(Error::io("inspect", &self.shared_memory))?.uid();
+        if owner == rustix::process::geteuid().as_raw() {
+            Ok(self.shared_memory.clone())
+        } else {
+            Err(Error::ForeignHeads { path: self.shared_memory.clone(), owner })
+        }
+    }
+
+    /// Where the memory head of a snapshot lies if it is there.
+    pub fn head(&self, id: SnapshotId) -> Result<PathBuf> {
+        Ok(self.heads()?.join(id.to_string()))
+    }
+}
+
+/// The folders of one machine.
+#[derive(Clone, Debug)]
+pub struct MachineHome {
+    folder: PathBuf,
+    run: PathBuf,
+}
+
+impl MachineHome {
+    /// Creates both folders, readable by their owner only.
+    ///
+    /// # Errors
+    /// When the home's path is so long that a socket below it could not be addressed.
+    pub fn create(&self) -> Result<()> {
+        let length = self.run.as_os_str().len() + LONGEST_SOCKET.len();
+        if length > MAX_SOCKET_PATH {
+            return Err(Error::HomeTooLong { path: self.run.clone(), over: length - MAX_SOCKET_PATH });
+        }
+        create_private(&self.folder)?;
+        create_private(&self.run)
+    }
+
+    /// The machine's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The folder of the machine's sockets.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// The machine's identity and configuration.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join("machine.toml")
+    }
+
+    /// What the machine is doing.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("state.json")
+    }
+
+    /// What a new keeper needs to take a running QEMU over.
+    pub fn instance(&self) -> PathBuf {
+        self.run.join("instance.json")
+    }
+
+    /// The file whose lock makes a process the machine's only owner.
+    pub fn lock(&self) -> PathBuf {
+        self.folder.join("lock")
+    }
+
+    /// The raw file of disk `index`.
+    pub fn disk(&self, index: usize) -> PathBuf {
+        self.folder.join(format!("disk{index}.raw"))
+    }
+
+    /// The file with the content of the boot region `boot/NAME`.
+    pub fn boot_file(&self, name: &str) -> PathBuf {
+        self.folder.join("boot").join(name)
+    }
+
+    /// A log: `serial`, `qemu` or `keeper`.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.log"))
+    }
+
+    /// A socket: `keeper`, `qmp`, `disks`, `vnc`, `serial` or `agent`.
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.run.join(name)
+    }
+}
+
+fn create_private(path: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io("create", path))
+}

@@ -1,0 +1,192 @@
+//! One run of a machine: a QEMU process, its RAM under observation, its disks, its place in the history.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use watari_disk::{Disk, Hydration, Sealed, nbd};
+use watari_qemu::{Accel, Agent, Monitor, STATE_PATH};
+use watari_ram::RemoteFd;
+use watari_store::NodeKey;
+use watari_types::{Delta, Epoch};
+
+use crate::history::History;
+use crate::home::MachineHome;
+use crate::memory::GuestMemory;
+use crate::protocol::NetworkAction;
+use crate::ram::Ram;
+use crate::record::{MachineFile, MachineState, Phase, Point, save_json};
+use crate::staging::Staging;
+use crate::status::Board;
+use crate::{Error, Result};
+
+/// How long a guest agent may take for anything.
+const AGENT_LIMIT: Duration = Duration::from_secs(3);
+
+/// A running machine. Whoever holds the instance is the only one who changes it.
+pub(crate) struct Instance {
+    pub(crate) home: MachineHome,
+    pub(crate) file: MachineFile,
+    pub(crate) key: NodeKey,
+    pub(crate) history: History,
+    pub(crate) monitor: Monitor,
+    pub(crate) ram: Ram,
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) staging: Staging,
+    pub(crate) board: Board,
+    pub(crate) record: InstanceRecord,
+    /// Where QEMU writes device state; the same memfd as QEMU's [`STATE_PATH`].
+    pub(crate) state_file: File,
+    /// Keeps the memory's file, and with it a shared head's lock, for as long as the instance lives.
+    pub(crate) _memory: GuestMemory,
+    /// Dropped in this order: the background work before the server, the server before the disks.
+    pub(crate) hydrations: Vec<Hydration>,
+    pub(crate) _disk_server: nbd::Server,
+}
+
+/// What another keeper needs to take the machine over when this one dies: `run/NAME/instance.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    /// Process id of QEMU.
+    pub qemu_pid: u32,
+    /// When that process started, in clock ticks since boot: proc(5), `/proc/PID/stat`, field 22.
+    pub qemu_started: u64,
+    /// The userfaultfd's number in QEMU.
+    pub uffd: Option<RemoteFd>,
+    /// Whether main memory is a private mapping of a shared head.
+    pub private_memory: bool,
+    /// How the guest's CPUs run.
+    pub accel: Accel,
+    /// QEMU's version.
+    pub qemu_version: String,
+    /// Whether the guest has run. A QEMU whose keeper died before that cannot be taken over.
+    pub ready: bool,
+    /// Whether a person paused the guest.
+    pub held: bool,
+    /// Which activation of the machine this is.
+    pub epoch: Epoch,
+}
+
+impl Instance {
+    /// Whether the guest is meant to run, and does.
+    pub(crate) fn is_running(&self) -> bool {
+        self.board.phase() == Phase::Running
+    }
+
+    /// The state of everything but RAM and disks, as QEMU saves it.
+    pub(crate) fn save_devices(&mut self) -> Result<Vec<u8>> {
+        self.monitor.save_devices(STATE_PATH)?;
+        read_all(&self.state_file).map_err(|source| Error::DeviceState { source })
+    }
+
+    /// Moves on to a snapshot that was just published: nothing up to its instant is unpublished any more.
+    pub(crate) fn published(&mut self, point: Point, delta: &Delta, sealed: Vec<Sealed>) -> Result<()> {
+        self.ram.published();
+        for (disk, sealed) in self.disks.iter().zip(sealed) {
+            disk.published(sealed);
+        }
+        self.history.advance(point, delta)?;
+        self.board.set_generation(point.generation);
+        self.save_state()
+    }
+
+    /// Holds the guest, because a person asked for it.
+    pub(crate) fn pause(&mut self) -> Result<()> {
+        if self.board.phase() == Phase::Running {
+            self.monitor.stop()?;
+            self.hold_on(true, "paused")?;
+        }
+        Ok(())
+    }
+
+    /// Lets a held guest go on.
+    pub(crate) fn resume(&mut self) -> Result<()> {
+        if self.board.phase() == Phase::Paused {
+            self.monitor.cont()?;
+            self.hold_on(false, "")?;
+        }
+        Ok(())
+    }
+
+    fn hold_on(&mut self, held: bool, reason: &str) -> Result<()> {
+        self.record.held = held;
+        save_json(&self.home.instance(), &self.record)?;
+        self.board.set(if held { Phase::Paused } else { Phase::Running }, reason);
+        self.save_state()
+    }
+
+    /// Writes `state.json`.
+    pub(crate) fn save_state(&self) -> Result<()> {
+        let (phase, reason) = self.board.phase_and_reason();
+        self.state(phase, reason).save(&self.home)
+    }
+
+    /// What `state.json` is to say.
+    pub(crate) fn state(&self, phase: Phase, reason: String) -> MachineState {
+        MachineState {
+            phase,
+            reason,
+            epoch: self.record.epoch,
+            base: self.history.base(),
+            resume_from: None,
+            network: Default::default(),
+        }
+    }
+
+    /// Asks the guest to power off: through its agent where there is one, else by the power button.
+    pub(crate) fn ask_to_power_off(&self) -> Result<()> {
+        let by_agent = self.agent().and_then(|mut agent| agent.shutdown());
+        if let Err(error) = by_agent {
+            tracing::info!(%error, "no guest agent: pressing the power button");
+        }
+        // Both, because an agent may accept and then be held up by what it runs in.
+        Ok(self.monitor.powerdown()?)
+    }
+
+    /// Tells the guest what time it is, where an agent listens. A guest without one keeps its old time until
+    /// it synchronises by itself.
+    pub(crate) fn set_clock(&self) {
+        match self.agent().and_then(|mut agent| agent.set_time(std::time::SystemTime::now())) {
+            Ok(()) => tracing::info!("the guest's clock is set"),
+            Err(error) => tracing::info!(%error, "the guest's clock could not be set: no agent answers"),
+        }
+    }
+
+    fn agent(&self) -> Result<Agent, watari_qemu::Error> {
+        Agent::connect(&self.home.socket(watari_qemu::AGENT_SOCKET), Instant::now() + AGENT_LIMIT)
+    }
+
+    /// Plugs, unplugs or replaces the first network card.
+    pub(crate) fn network(&mut self, action: &NetworkAction) -> Result<()> {
+        if self.file.config.nics.is_empty() {
+            return Err(Error::NoNic);
+        }
+        match action {
+            NetworkAction::Plug => self.monitor.set_link(0, true)?,
+            NetworkAction::Unplug => self.monitor.set_link(0, false)?,
+            NetworkAction::Replace { mac } => {
+                self.monitor.replace_nic(0, mac)?;
+                self.monitor.set_link(0, true)?;
+                self.file.config.nics[0].mac.clone_from(mac);
+                self.file.save(&self.home)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The screen as a PNG file; whoever asked removes it.
+    pub(crate) fn screenshot(&self) -> Result<PathBuf> {
+        let path = self.home.run().join("screen.png");
+        self.monitor.screendump(&path)?;
+        Ok(path)
+    }
+}
+
+/// Reads a whole file without moving its offset.
+fn read_all(file: &File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; file.metadata()?.len() as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}

@@ -1,0 +1,92 @@
+//! Where a machine's main memory lives: in a file of its own, or copy-on-write over a shared head.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
+use watari_types::{PAGE_SIZE, PageSet};
+
+use crate::{Error, Result};
+
+/// The file that QEMU maps as the guest's memory.
+pub(crate) enum GuestMemory {
+    /// A memfd of the machine's own, mapped shared: what the guest frees goes back to the host.
+    Own(Arc<OwnedFd>),
+    /// A head that others may share, mapped privately: what the guest writes is copied first.
+    Shared(File),
+}
+
+impl GuestMemory {
+    /// Empty memory of `bytes` bytes.
+    pub(crate) fn new(bytes: u64) -> Result<GuestMemory> {
+        let file: File = memfd_create("watari-memory", MemfdFlags::CLOEXEC)
+            .map_err(|e| Error::Memory { bytes, source: e.into() })?
+            .into();
+        file.set_len(bytes).map_err(|source| Error::Memory { bytes, source })?;
+        Ok(GuestMemory::Own(Arc::new(file.into())))
+    }
+
+    /// The descriptor for QEMU.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            GuestMemory::Own(fd) => fd.as_fd(),
+            GuestMemory::Shared(file) => file.as_fd(),
+        }
+    }
+
+    /// Whether QEMU must map the file privately.
+    pub(crate) fn is_private(&self) -> bool {
+        matches!(self, GuestMemory::Shared(_))
+    }
+
+    /// The file whose holes are the guest's zero pages, where the mapping shows the file itself.
+    pub(crate) fn backing(&self) -> Option<Arc<OwnedFd>> {
+        match self {
+            GuestMemory::Own(fd) => Some(Arc::clone(fd)),
+            GuestMemory::Shared(_) => None,
+        }
+    }
+
+    /// The pages that may not be zero: those that are in the file. Of a private mapping nothing is known.
+    pub(crate) fn populated(&self, pages: u32) -> Result<PageSet> {
+        let GuestMemory::Own(fd) = self else { return Ok(PageSet::all(pages)) };
+        populated(fd.as_fd(), pages)
+            .map_err(|source| Error::Memory { bytes: u64::from(pages) * PAGE_SIZE as u64, source })
+    }
+}
+
+fn populated(fd: BorrowedFd<'_>, pages: u32) -> std::io::Result<PageSet> {
+    let page = PAGE_SIZE as u64;
+    let mut set = PageSet::new();
+    let mut at = 0;
+    while at < u64::from(pages) * page {
+        let start = match seek(fd, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(e) => return Err(e.into()),
+        };
+        let end = seek(fd, SeekFrom::Hole(start))?;
+        set.insert_range((start / page) as u32..end.div_ceil(page) as u32);
+        at = end;
+    }
+    Ok(set)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn only_pages_that_were_written_are_populated() {
+        let memory = GuestMemory::new(64 << 20).unwrap();
+        let file = File::from(memory.backing().unwrap().try_clone().unwrap());
+        for page in [0u64, 7, 8, 16383] {
+            file.write_all_at(&[1], page * PAGE_SIZE as u64).unwrap();
+        }
+        let populated = memory.populated(16384).unwrap();
+        assert_eq!(populated.runs().collect::<Vec<_>>(), [0..1, 7..9, 16383..16384]);
+    }
+}

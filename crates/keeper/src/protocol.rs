@@ -1,0 +1,188 @@
+//! What the daemon and a keeper say to each other: lines of JSON on the keeper's socket.
+//!
+//! A connection carries one [`Request`] and its [`Reply`] lines: any number of `progress`, then one `done` or
+//! `error`. [`Request::Watch`] is the exception: it never ends by itself, and its `progress` lines are the
+//! machine's state whenever that changes. The end of a watch without a `done` line means that the keeper died.
+//!
+//! A keeper that was just started says on its standard output, in the same lines, how its start went: the
+//! `done` line holds a [`Started`].
+
+use serde::{Deserialize, Serialize};
+use watari_types::{ErrorReport, Generation, MachineName, SnapshotId};
+
+use crate::record::{NetworkStart, Phase};
+
+/// How a keeper brings its machine to life. Given as JSON on the command line: `watari keeper HOME NAME START`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "how")]
+pub enum Start {
+    /// Power on: boot from disk or kernel.
+    Boot,
+    /// Continue from a snapshot's memory, devices and disks.
+    Resume {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Its number in this machine's history.
+        generation: Generation,
+        /// What becomes of the network card.
+        network: NetworkStart,
+        /// Whether to map a shared memory head copy-on-write (clones) instead of filling memory of its own.
+        share_memory: bool,
+    },
+    /// Take over a QEMU whose keeper died.
+    Adopt,
+}
+
+/// How the start of a keeper went.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Started {
+    /// Process id of QEMU.
+    pub qemu_pid: u32,
+    /// From the keeper's start until the guest ran.
+    pub ready_ms: f64,
+}
+
+/// What a keeper can be asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "ask")]
+pub enum Request {
+    /// What are you doing? → [`Status`].
+    Status,
+    /// Tell me whenever that changes. → `progress` lines with a [`Status`].
+    Watch,
+    /// Capture the machine while it runs. → [`Checkpointed`].
+    Checkpoint {
+        /// What to write into the history.
+        #[serde(default)]
+        message: String,
+        /// A tag to put on the snapshot.
+        #[serde(default)]
+        tag: Option<String>,
+    },
+    /// Hold the guest. → [`Status`].
+    Pause,
+    /// Let it go on. → [`Status`].
+    Resume,
+    /// Ask the guest to power off and wait. → [`Status`]; error `WrongState` if it has not within the limit.
+    Stop {
+        /// How long to wait.
+        limit_ms: u64,
+    },
+    /// End QEMU at once. → [`Status`].
+    Kill,
+    /// The screen as a PNG file. → `{"path": …}`, to be removed by the reader.
+    Screenshot,
+    /// Plug, unplug or replace the network card. → [`Status`].
+    Network {
+        /// What to do.
+        action: NetworkAction,
+    },
+}
+
+/// What can be done to a network card while the guest runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkAction {
+    /// Plug the cable in.
+    Plug,
+    /// Pull it.
+    Unplug,
+    /// Replace the card by one with this hardware address, and plug it in.
+    Replace {
+        /// `52:54:00:xx:xx:xx`
+        mac: String,
+    },
+}
+
+/// One line from a keeper.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// The work goes on.
+    Progress(serde_json::Value),
+    /// The work is done; nothing follows.
+    Done(serde_json::Value),
+    /// The work failed; nothing follows.
+    Error(ErrorReport),
+}
+
+/// How far long work is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is being done, in a few words.
+    pub step: String,
+    /// Done so far, in the unit of `total`.
+    pub done: u64,
+    /// All there is to do; 0 if not known.
+    pub total: u64,
+}
+
+/// What a keeper's machine is doing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The machine.
+    pub name: MachineName,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Why, where that is worth saying.
+    #[serde(default)]
+    pub reason: String,
+    /// Its last snapshot.
+    pub generation: Option<Generation>,
+    /// Process id of the keeper.
+    pub keeper_pid: u32,
+    /// Process id of QEMU.
+    pub qemu_pid: u32,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// `write-protect` or `compare`.
+    pub tracker: String,
+    /// Pages of its disks that still lie in the store only.
+    pub absent_disk_pages: u64,
+}
+
+/// What a checkpoint did and cost.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Checkpointed {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// Its number in the machine's history.
+    pub generation: Generation,
+    /// How long the guest was held.
+    pub pause_ms: f64,
+    /// From the request until the snapshot was durable.
+    pub total_ms: f64,
+    /// Pages of RAM blocks whose content changed since the snapshot before.
+    pub ram_pages: u64,
+    /// Pages of disks whose content changed since then.
+    pub disk_pages: u64,
+    /// Bytes that the store grew by.
+    pub stored_bytes: u64,
+    /// Rounds of copying before the pause.
+    pub rounds: u32,
+    /// Where the pause went.
+    pub pause: PauseParts,
+    /// `write-protect` or `compare`.
+    pub tracker: String,
+}
+
+/// The pause, step by step, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct PauseParts {
+    /// QEMU's `stop`.
+    pub stop_ms: f64,
+    /// Sealing the disks.
+    pub seal_ms: f64,
+    /// Asking the kernel which pages were written.
+    pub scan_ms: f64,
+    /// Copying them.
+    pub copy_ms: f64,
+    /// Saving the devices.
+    pub devices_ms: f64,
+    /// Waiting for flushes that were answered during the pause.
+    pub flush_ms: f64,
+    /// QEMU's `cont`.
+    pub cont_ms: f64,
+    /// Pages copied during the pause.
+    pub pages: u64,
+}

@@ -1,0 +1,104 @@
+//! The RAM blocks of one running QEMU: where they are, and which of their pages are not in a snapshot yet.
+
+use watari_qemu::{RAM_BLOCK_MAIN, RamBlock};
+use watari_ram::{ProcessMemory, Range, RemoteFd, Tracker, TrackerChoice, TrackerKind};
+use watari_types::{PAGE_SIZE, PageSet, Region, RegionName};
+
+use crate::memory::GuestMemory;
+use crate::{Error, Result};
+
+/// RAM blocks under observation.
+pub(crate) struct Ram {
+    memory: ProcessMemory,
+    ranges: Vec<Range>,
+    tracker: Box<dyn Tracker>,
+    /// Pages that may differ from the last snapshot, per range; emptied only when a snapshot is published.
+    unpublished: Vec<PageSet>,
+}
+
+impl Ram {
+    /// Starts observing. Pages written before count as unwritten until [`Ram::distrust`] says otherwise.
+    pub(crate) fn arm(
+        pid: u32,
+        uffd: Option<RemoteFd>,
+        ranges: Vec<Range>,
+        choice: TrackerChoice,
+    ) -> Result<Ram> {
+        let memory = ProcessMemory::open(pid)?;
+        let tracker = watari_ram::arm(pid, uffd, ranges.clone(), choice)?;
+        let unpublished = vec![PageSet::new(); ranges.len()];
+        Ok(Ram { memory, ranges, tracker, unpublished })
+    }
+
+    /// Marks pages of a range as possibly different from the last snapshot.
+    pub(crate) fn distrust(&mut self, range: usize, pages: &PageSet) {
+        self.unpublished[range].union_with(pages);
+    }
+
+    /// How pages are tracked.
+    pub(crate) fn tracker(&self) -> TrackerKind {
+        self.tracker.kind()
+    }
+
+    /// The blocks, in the order of the sets that [`Ram::scan`] returns.
+    pub(crate) fn ranges(&self) -> &[Range] {
+        &self.ranges
+    }
+
+    /// The blocks as regions of a snapshot.
+    pub(crate) fn regions(&self) -> Vec<Region> {
+        self.ranges.iter().map(|r| Region { name: r.name.clone(), bytes: r.bytes }).collect()
+    }
+
+    /// Everything that is not in a snapshot, as far as known without a scan.
+    pub(crate) fn unpublished(&self) -> Vec<PageSet> {
+        self.unpublished.clone()
+    }
+
+    /// What was written since the last scan. It stays unpublished until [`Ram::published`].
+    pub(crate) fn scan(&mut self) -> Result<Vec<PageSet>> {
+        let mut written = vec![PageSet::new(); self.ranges.len()];
+        // Also what a failing scan found before it failed must stay counted.
+        let scanned = self.tracker.scan(&mut written);
+        for (all, new) in self.unpublished.iter_mut().zip(&written) {
+            all.union_with(new);
+        }
+        scanned?;
+        Ok(written)
+    }
+
+    /// Everything scanned so far is in a published snapshot.
+    pub(crate) fn published(&mut self) {
+        self.unpublished.iter_mut().for_each(PageSet::clear);
+    }
+
+    /// Copies pages of a block. `into` holds exactly these pages.
+    pub(crate) fn read(&self, range: usize, pages: &[u32], into: &mut [u8]) -> Result<()> {
+        Ok(self.memory.read_pages(&self.ranges[range], pages, into)?)
+    }
+}
+
+/// QEMU's RAM blocks as ranges to track. Main memory gets its backing file, whose holes are zero pages.
+pub(crate) fn ranges(blocks: &[RamBlock], memory: &GuestMemory) -> Result<Vec<Range>> {
+    let page = PAGE_SIZE as u64;
+    blocks
+        .iter()
+        .filter(|block| block.used > 0)
+        .map(|block| {
+            if !block.used.is_multiple_of(page) || !block.host_address.is_multiple_of(page) {
+                return Err(Error::OddBlock { block: block.name.clone(), bytes: block.used });
+            }
+            let backing = if block.name == RAM_BLOCK_MAIN { memory.backing() } else { None };
+            Ok(Range { name: RegionName::ram(&block.name)?, start: block.host_address, bytes: block.used, backing })
+        })
+        .collect()
+}
+
+/// The index of main memory among `ranges`.
+pub(crate) fn main_memory(ranges: &[Range]) -> Result<usize> {
+    ranges
+        .iter()
+        .position(|r| r.name.rest() == RAM_BLOCK_MAIN)
+        .ok_or_else(|| Error::MissingBlock { block: RAM_BLOCK_MAIN.to_owned() })
+}
+

@@ -1,0 +1,149 @@
+//! The keeper's socket: one connection, one request, its reply lines. The lines are in [`crate::protocol`].
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use watari_types::{ErrorKind, ErrorReport};
+
+use crate::capture;
+use crate::instance::Instance;
+use crate::process::kill_if_same;
+use crate::protocol::{Reply, Request};
+use crate::record::Phase;
+use crate::run::Ending;
+use crate::status::Board;
+use crate::{Error, Result};
+
+/// Longest request line. A checkpoint's message is the only part without a natural limit.
+const MAX_REQUEST: u64 = 64 * 1024;
+
+/// What the connections work on.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) instance: Arc<Mutex<Instance>>,
+    pub(crate) board: Board,
+    pub(crate) ending: Ending,
+    pub(crate) qemu: (u32, u64),
+}
+
+/// Serves connections for as long as the process lives, each on a thread of its own.
+pub(crate) fn serve(listener: UnixListener, desk: Desk) {
+    for stream in listener.incoming().flatten() {
+        let desk = desk.clone();
+        let spawned = std::thread::Builder::new().name("request".into()).spawn(move || {
+            if let Err(error) = desk.converse(stream) {
+                tracing::debug!(%error, "a client went away");
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no thread for a request");
+        }
+    }
+}
+
+impl Desk {
+    fn converse(&self, stream: UnixStream) -> std::io::Result<()> {
+        let mut line = String::new();
+        BufReader::new((&stream).take(MAX_REQUEST)).read_line(&mut line)?;
+        let mut out = Lines(&stream);
+        match serde_json::from_str(&line) {
+            Ok(Request::Watch) => self.watch(&mut out),
+            Ok(request) => match self.answer(request, &mut out) {
+                Ok(value) => out.send(&Reply::Done(value)),
+                Err(error) => out.send(&Reply::Error(error.report())),
+            },
+            Err(e) => out.send(&Reply::Error(ErrorReport::new(
+                ErrorKind::BadRequest,
+                format!("not a request: {e}"),
+                "",
+            ))),
+        }
+    }
+
+    fn answer(&self, request: Request, out: &mut Lines<'_>) -> Result<serde_json::Value> {
+        match request {
+            Request::Status | Request::Watch => {}
+            Request::Checkpoint { message, tag } => {
+                let mut instance = self.instance();
+                let done = capture::checkpoint(&mut instance, &message, tag.as_deref(), &mut |progress| {
+                    // Whoever asked may have gone away; the capture goes on.
+                    let _ = json(&progress).map(|value| out.send(&Reply::Progress(value)));
+                })?;
+                return json(&done);
+            }
+            Request::Pause => self.instance().pause()?,
+            Request::Resume => self.instance().resume()?,
+            Request::Stop { limit_ms } => self.stop(Duration::from_millis(limit_ms))?,
+            Request::Kill => self.kill()?,
+            Request::Screenshot => {
+                let path = self.instance().screenshot()?;
+                return json(&serde_json::json!({ "path": path }));
+            }
+            Request::Network { action } => self.instance().network(&action)?,
+        }
+        json(&self.board.status())
+    }
+
+    fn stop(&self, limit: Duration) -> Result<()> {
+        if self.board.phase() == Phase::Paused {
+            return Err(Error::HeldGuest { name: self.board.status().name });
+        }
+        // The instance is free again while the guest shuts down: it may take a minute.
+        self.instance().ask_to_power_off()?;
+        if self.board.wait_for_end(limit) {
+            Ok(())
+        } else {
+            Err(Error::StillRunning { name: self.board.status().name, seconds: limit.as_secs() })
+        }
+    }
+
+    fn kill(&self) -> Result<()> {
+        self.ending.set("killed");
+        // Not through the instance: a capture in progress must not delay this.
+        kill_if_same(self.qemu.0, self.qemu.1);
+        if self.board.wait_for_end(KILL_LIMIT) {
+            Ok(())
+        } else {
+            Err(Error::StillRunning { name: self.board.status().name, seconds: KILL_LIMIT.as_secs() })
+        }
+    }
+
+    fn watch(&self, out: &mut Lines<'_>) -> std::io::Result<()> {
+        let mut seen = None;
+        loop {
+            let (status, version, over) = self.board.wait(seen);
+            let value = serde_json::to_value(&status)?;
+            if over {
+                return out.send(&Reply::Done(value));
+            }
+            out.send(&Reply::Progress(value))?;
+            seen = Some(version);
+        }
+    }
+
+    fn instance(&self) -> MutexGuard<'_, Instance> {
+        // A request that panicked has left its pages unpublished, which the next capture makes good.
+        self.instance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long a killed process may take to be gone.
+const KILL_LIMIT: Duration = Duration::from_secs(20);
+
+fn json(value: &impl Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|e| Error::Internal(e.to_string()))
+}
+
+/// Lines of JSON.
+struct Lines<'a>(&'a UnixStream);
+
+impl Lines<'_> {
+    fn send(&mut self, reply: &Reply) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(reply)?;
+        line.push(b'\n');
+        self.0.write_all(&line)
+    }
+}

@@ -1,0 +1,50 @@
+//! `node/settings.toml`: what the person who runs the node decides instead of Watari. Normally not there.
+
+use std::fs;
+
+use serde::Deserialize;
+use watari_qemu::Accel;
+use watari_ram::TrackerChoice;
+
+use crate::home::Home;
+use crate::{Error, Result};
+
+/// Decisions a person took. What is not decided is found out by testing the host.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// `"compare"`: find written pages by comparing them, even where the kernel could tell.
+    pub tracker: Option<Tracker>,
+    /// `"kvm"` or `"tcg"`: run guests this way, even if the test of the host says otherwise.
+    pub accelerator: Option<Accel>,
+}
+
+/// A tracker that a person can insist on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tracker {
+    /// Compare every page with what it was.
+    Compare,
+}
+
+impl Settings {
+    /// Reads the node's settings; without a file nothing is decided.
+    pub fn load(home: &Home) -> Result<Settings> {
+        let path = home.node_file("settings.toml");
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                toml::from_str(&text).map_err(|source| Error::BadToml { path, source: Box::new(source) })
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Settings::default()),
+            Err(e) => Err(Error::io("read", &path)(e)),
+        }
+    }
+
+    /// How pages are to be tracked.
+    pub(crate) fn tracker_choice(&self) -> TrackerChoice {
+        match self.tracker {
+            Some(Tracker::Compare) => TrackerChoice::Compare,
+            None => TrackerChoice::Best,
+        }
+    }
+}

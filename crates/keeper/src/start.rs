@@ -1,0 +1,140 @@
+//! How an instance comes to life: powered on, resumed from a snapshot, or taken over from a dead keeper.
+//!
+//! ```text
+//!  boot     disks → disk server → empty memory ─→ QEMU ─────────────→ arm ──────────────────→ cont
+//!  resume   disks → disk server → memory filled ┬→ QEMU (incoming) → small blocks → arm → devices → cont
+//!                                     at once ──┘
+//!  adopt    disks → disk server → QEMU runs already: its monitor, its memory, its userfaultfd → arm
+//! ```
+//!
+//! A machine's lock is held from before the first step. Until `cont` a failure ends QEMU and leaves the machine
+//! as it was, except that a resume has replaced its disks.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::Child;
+
+use watari_qemu::{QMP_SOCKET, RAM_BLOCK_MAIN, STATE_PATH};
+use watari_types::RegionName;
+
+use crate::ground::{Ground, Newborn, connect_monitor, fill_small_blocks, open_in, write_all};
+use crate::heads;
+use crate::history::History;
+use crate::instance::{Instance, InstanceRecord};
+use crate::memory::GuestMemory;
+use crate::process::{kill_if_same, process_started};
+use crate::protocol::{NetworkAction, Start};
+use crate::ram::{self, Ram};
+use crate::record::{NetworkStart, Point, load_json};
+use crate::{Error, Result};
+
+impl Ground {
+    /// Brings the machine to life. Returns it with its QEMU if that is our child.
+    pub(crate) fn start(self, how: &Start) -> Result<(Instance, Option<Child>)> {
+        match how {
+            Start::Boot => self.boot(),
+            Start::Resume { snapshot, generation, network, share_memory } => {
+                let point = Point { generation: *generation, id: *snapshot };
+                self.resume(point, network, *share_memory)
+            }
+            Start::Adopt => self.adopt(),
+        }
+    }
+
+    fn boot(self) -> Result<(Instance, Option<Child>)> {
+        let history = History::load(&self.store, self.file.config.id, self.before.base)?;
+        let disks = self.open_disks(&history)?;
+        let server = self.serve(&disks)?;
+        let memory = GuestMemory::new(self.file.config.memory_bytes)?;
+        let mut newborn = self.spawn(&memory, false)?;
+        let started = (|| {
+            let blocks = newborn.monitor.ram_blocks()?;
+            let ranges = ram::ranges(&blocks, &memory)?;
+            let mut ram = Ram::arm(newborn.record.qemu_pid, newborn.record.uffd, ranges, self.settings.tracker_choice())?;
+            self.distrust(&mut ram, &history, &memory)?;
+            newborn.monitor.cont()?;
+            Ok(ram)
+        })();
+        let ram = newborn.keep(started, &self.home)?;
+        self.finish(newborn, history, disks, server, memory, ram)
+    }
+
+    fn resume(self, point: Point, network: &NetworkStart, share: bool) -> Result<(Instance, Option<Child>)> {
+        let history = History::load(&self.store, self.file.config.id, Some(point))?;
+        let devices = self
+            .store
+            .device_state(point.id)?
+            .ok_or(Error::NoMemoryImage { snapshot: point.id })?;
+        let disks = self.create_disks(&history)?;
+        let server = self.serve(&disks)?;
+        let memory = self.memory_for(&history, point, share)?;
+        let main = RegionName::ram(RAM_BLOCK_MAIN)?;
+        // Filling memory and starting QEMU take about equally long, and neither needs the other.
+        let (filled, newborn) = std::thread::scope(|scope| {
+            let filling = scope.spawn(|| match (&memory, history.table(&main)) {
+                (GuestMemory::Own(fd), Some(table)) => {
+                    let path = Path::new("guest memory");
+                    let file = fd.try_clone().map_err(Error::io("fill", path))?;
+                    heads::fill(&File::from(file), path, &self.store, table)
+                }
+                _ => Ok(()),
+            });
+            let newborn = self.spawn(&memory, true);
+            let filled = filling.join().unwrap_or_else(|_| Err(Error::Internal("filling memory panicked".into())));
+            (filled, newborn)
+        });
+        let mut newborn = newborn?;
+        let started = filled.and_then(|()| {
+            let blocks = newborn.monitor.ram_blocks()?;
+            fill_small_blocks(&newborn.record, &history, &blocks)?;
+            let ranges = ram::ranges(&blocks, &memory)?;
+            let ram = Ram::arm(newborn.record.qemu_pid, newborn.record.uffd, ranges, self.settings.tracker_choice())?;
+            write_all(&newborn.state_file, &devices)?;
+            newborn.monitor.load_devices(STATE_PATH)?;
+            self.before_first_step(&newborn.monitor, network)?;
+            newborn.monitor.cont()?;
+            Ok(ram)
+        });
+        let ram = newborn.keep(started, &self.home)?;
+        history.refs().set_head(point.generation, point.id)?;
+        let fresh = self.file.config.nics.first().map(|nic| nic.mac.clone());
+        let (mut instance, child) = self.finish(newborn, history, disks, server, memory, ram)?;
+        if let (NetworkStart::Fresh, Some(mac)) = (network, fresh) {
+            instance.network(&NetworkAction::Replace { mac })?;
+        }
+        Ok((instance, child))
+    }
+
+    fn adopt(self) -> Result<(Instance, Option<Child>)> {
+        let record: InstanceRecord = load_json(&self.home.instance())?;
+        let pid = record.qemu_pid;
+        if process_started(pid) != Some(record.qemu_started) {
+            return Err(Error::NotThere { pid });
+        }
+        if !record.ready {
+            kill_if_same(pid, record.qemu_started);
+            return Err(Error::NeverRan);
+        }
+        let history = History::load(&self.store, self.file.config.id, self.before.base)?;
+        let disks = self.open_disks(&history)?;
+        let server = self.serve(&disks)?;
+        let memory_file = open_in(pid, watari_qemu::MEMORY_PATH, record.private_memory)?;
+        let memory = if record.private_memory {
+            GuestMemory::Shared(memory_file)
+        } else {
+            GuestMemory::Own(std::sync::Arc::new(memory_file.into()))
+        };
+        let state_file = open_in(pid, STATE_PATH, false)?;
+        let monitor = connect_monitor(&self.home.socket(QMP_SOCKET))?;
+        let ranges = ram::ranges(&monitor.ram_blocks()?, &memory)?;
+        let mut ram = Ram::arm(pid, record.uffd, ranges, self.settings.tracker_choice())?;
+        // The dead keeper knew which pages were written; we do not, so the next capture compares all of them.
+        self.distrust(&mut ram, &history, &memory)?;
+        if !record.held {
+            // It may have died between stop and cont.
+            monitor.cont()?;
+        }
+        let newborn = Newborn { child: None, monitor, state_file, record };
+        self.finish(newborn, history, disks, server, memory, ram)
+    }
+}

@@ -1,0 +1,97 @@
+//! What the machine is doing, for everyone who wants to know, also while it is being captured.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use watari_disk::Disk;
+use watari_types::Generation;
+
+use crate::protocol::Status;
+use crate::record::Phase;
+
+/// The machine's status, and a bell that rings when it changes. Clones show the same board.
+#[derive(Clone)]
+pub(crate) struct Board(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    status: Status,
+    disks: Vec<Disk>,
+    version: u64,
+    /// The machine ended, and its end is on record.
+    over: bool,
+}
+
+impl Board {
+    pub(crate) fn new(status: Status, disks: Vec<Disk>) -> Board {
+        let state = State { status, disks, version: 0, over: false };
+        Board(Arc::new(Inner { state: Mutex::new(state), changed: Condvar::new() }))
+    }
+
+    /// The status now.
+    pub(crate) fn status(&self) -> Status {
+        let state = self.lock();
+        let absent = state.disks.iter().map(Disk::absent).sum();
+        Status { absent_disk_pages: absent, ..state.status.clone() }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.lock().status.phase
+    }
+
+    pub(crate) fn phase_and_reason(&self) -> (Phase, String) {
+        let state = self.lock();
+        (state.status.phase, state.status.reason.clone())
+    }
+
+    pub(crate) fn set(&self, phase: Phase, reason: &str) {
+        self.change(|state| {
+            state.status.phase = phase;
+            state.status.reason = reason.to_owned();
+        });
+    }
+
+    pub(crate) fn set_generation(&self, generation: Generation) {
+        self.change(|state| state.status.generation = Some(generation));
+    }
+
+    /// The machine ended: watchers get a last status.
+    pub(crate) fn end(&self, phase: Phase, reason: &str) {
+        self.change(|state| {
+            state.status.phase = phase;
+            state.status.reason = reason.to_owned();
+            state.over = true;
+        });
+    }
+
+    /// Waits until the status is newer than `seen`. Returns it, its version, and whether it is the last one.
+    pub(crate) fn wait(&self, seen: Option<u64>) -> (Status, u64, bool) {
+        let waiting = self.0.changed.wait_while(self.lock(), |s| Some(s.version) == seen && !s.over);
+        let (version, over) = {
+            let state = waiting.unwrap_or_else(PoisonError::into_inner);
+            (state.version, state.over)
+        };
+        (self.status(), version, over)
+    }
+
+    /// Waits until the machine has ended, or the time is over. Returns whether it has ended.
+    pub(crate) fn wait_for_end(&self, limit: std::time::Duration) -> bool {
+        let waited = self.0.changed.wait_timeout_while(self.lock(), limit, |s| !s.over);
+        waited.unwrap_or_else(PoisonError::into_inner).0.over
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        state.version += 1;
+        self.0.changed.notify_all();
+    }
+
+    // A panic elsewhere leaves a status that is at worst one step old.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
