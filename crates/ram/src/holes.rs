@@ -1,0 +1,128 @@
+//! Pages that were taken out of the file behind a range (`MADV_REMOVE`, `FALLOC_FL_PUNCH_HOLE`: a balloon, free
+//! page reporting) while they were protected. Their content is zero now, and yet their entry in the page table
+//! says only "protected and not in memory", as for a page that was never touched, unmapped or swapped out. The
+//! file itself knows.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{SeekFrom, fstat, seek};
+use rustix::io::Errno;
+use watari_types::{PAGE_SIZE, PageSet};
+
+use crate::{Error, Range};
+
+/// A timestamp younger than this may be given to a later change as well: before Linux 6.13 files are stamped
+/// by a clock that ticks every 1 to 10 ms.
+const CLOCK_TICK: Duration = Duration::from_millis(50);
+
+/// What is known about one range between two scans.
+#[derive(Default)]
+pub(crate) struct Holes {
+    /// Pages not in memory whose taking out, if any, was reported.
+    known: PageSet,
+    /// The file when `known` was true of it.
+    stamp: Option<Stamp>,
+}
+
+/// When the file's data or extents were last changed (writing through a mapping does not count).
+#[derive(Clone, Copy)]
+pub(crate) struct Stamp {
+    changed: (i64, u64),
+    /// Whether the next change is sure to have another stamp.
+    distinct: bool,
+}
+
+impl Stamp {
+    /// To be taken *before* the walk over the page table. Punching a hole first empties the entries, then
+    /// stamps the file, so what the walk meets too early is found with the next scan's stamp.
+    pub(crate) fn of(range: &Range) -> Result<Option<Stamp>, Error> {
+        let Some(file) = &range.backing else { return Ok(None) };
+        let stat = fstat(file).map_err(|errno| backing_error(range, 0, errno))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let changed = (stat.st_ctime, stat.st_ctime_nsec);
+        let then = Duration::new(u64::try_from(changed.0).unwrap_or(u64::MAX), changed.1 as u32);
+        let distinct = now.checked_sub(then).is_some_and(|age| age > CLOCK_TICK);
+        Ok(Some(Stamp { changed, distinct }))
+    }
+
+    fn is_unchanged_since(&self, earlier: Option<Stamp>) -> bool {
+        earlier.is_some_and(|earlier| earlier.distinct && earlier.changed == self.changed)
+    }
+}
+
+impl Holes {
+    /// The pages that may have been taken out since the last update, given what a walk found: `written` and
+    /// `absent` (every page not in memory, written ones included). After an error everything is unknown again.
+    pub(crate) fn update(
+        &mut self,
+        range: &Range,
+        stamp: Option<Stamp>,
+        written: &PageSet,
+        absent: &PageSet,
+    ) -> Result<PageSet, Error> {
+        let before = std::mem::take(self);
+        let (Some(file), Some(stamp)) = (&range.backing, stamp) else {
+            // Nobody to ask, so whatever left memory counts.
+            let mut gone = absent.clone();
+            gone.subtract(&before.known);
+            self.known = absent.clone();
+            return Ok(gone);
+        };
+        // A page that was written since it was known to be out may have got content by that.
+        let mut unknown = absent.clone();
+        unknown.subtract(&before.known);
+        let mut candidates = written.clone();
+        candidates.union_with(&unknown);
+        self.known = absent.clone();
+        self.known.subtract(&candidates);
+
+        let mut gone = PageSet::new();
+        if !stamp.is_unchanged_since(before.stamp) {
+            let mut not_there = written.clone();
+            not_there.subtract(absent);
+            candidates.subtract(&not_there);
+            gone = holes_among(range, file.as_fd(), &candidates)?;
+            self.known.union_with(&gone);
+        }
+        self.stamp = Some(stamp);
+        Ok(gone)
+    }
+}
+
+/// Those of `pages` that are holes in the file. Asks once per extent, not per page.
+fn holes_among(range: &Range, file: BorrowedFd<'_>, pages: &PageSet) -> Result<PageSet, Error> {
+    const PAGE: u64 = PAGE_SIZE as u64;
+    let find = |from: SeekFrom, offset| match seek(file, from) {
+        Ok(found) => Ok(found / PAGE),
+        Err(Errno::NXIO) => Ok(u64::MAX),
+        Err(errno) => Err(backing_error(range, offset, errno)),
+    };
+    let mut holes = PageSet::new();
+    // The next data as far as it was looked for: up to its start there is a hole.
+    let mut data = 0..0;
+    for run in pages.runs() {
+        let (mut at, end) = (u64::from(run.start), u64::from(run.end));
+        while at < end {
+            if at >= data.end {
+                let start = find(SeekFrom::Data(at * PAGE), at * PAGE)?;
+                // Beyond this run it does not matter where the data ends, and finding out takes time.
+                let past =
+                    if start < end { find(SeekFrom::Hole(start * PAGE), start * PAGE)? } else { start };
+                data = start..past;
+            }
+            if at < data.start {
+                let hole = at..end.min(data.start);
+                holes.insert_range(hole.start as u32..hole.end as u32);
+                at = hole.end;
+            } else {
+                at = end.min(data.end);
+            }
+        }
+    }
+    Ok(holes)
+}
+
+fn backing_error(range: &Range, offset: u64, errno: Errno) -> Error {
+    Error::Backing { range: range.name.clone(), offset, source: errno.into() }
+}

@@ -1,0 +1,158 @@
+//! Write protection: the kernel protects the pages, lifts the protection of each at its first write without
+//! stopping anybody, and `PAGEMAP_SCAN` returns the unprotected ones and protects them again.
+//!
+//! What an entry of the page table says (the kernel's word for it in capitals):
+//!
+//! | entry | since the last scan |
+//! | --- | --- |
+//! | not protected, in memory or swapped: `WRITTEN` | written |
+//! | empty | written and then taken out, or dropped: armed ranges have a marker in every entry |
+//! | protected, `PRESENT` | not written |
+//! | protected, not `PRESENT`: a marker, or swapped out | not written; but if it was present before, perhaps punched out of the file: [`holes`](crate::holes) |
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::process::{ForeignRawFd, PidfdGetfdFlags, pidfd_getfd};
+use watari_types::{PAGE_SIZE, PageSet};
+
+use crate::birth::RemoteFd;
+use crate::holes::{Holes, Stamp};
+use crate::memory::system;
+use crate::sys::{self, PageRegion, ScanQuery};
+use crate::tracker::check_sets;
+use crate::{Error, ProcessMemory, Range, Tracker, TrackerKind};
+
+const FEATURE_PAGEFAULT_FLAG_WP: u64 = 1 << 0;
+const FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
+const FEATURE_WP_UNPOPULATED: u64 = 1 << 13;
+const FEATURE_WP_ASYNC: u64 = 1 << 15;
+
+const PROTECT_MATCHING: u64 = 1 << 0;
+const REFUSE_UNLESS_ASYNC: u64 = 1 << 1;
+
+const WRITTEN: u64 = 1 << 1;
+const PRESENT: u64 = 1 << 3;
+const SWAPPED: u64 = 1 << 4;
+
+/// Everything but "present and still protected", in one walk.
+const QUERY: ScanQuery = ScanQuery {
+    flags: PROTECT_MATCHING | REFUSE_UNLESS_ASYNC,
+    inverted: PRESENT,
+    any_of: WRITTEN | PRESENT,
+    returned: WRITTEN | PRESENT | SWAPPED,
+};
+
+/// What one system call returns at most: 96 KiB of runs.
+const REGIONS_AT_ONCE: usize = 4096;
+
+pub(crate) struct WriteProtect {
+    pid: u32,
+    pagemap: File,
+    ranges: Vec<(Range, Holes)>,
+    regions: Vec<PageRegion>,
+}
+
+impl WriteProtect {
+    pub(crate) fn arm(memory: &ProcessMemory, uffd: RemoteFd, ranges: &[Range]) -> Result<Self, Error> {
+        let pid = memory.pid();
+        let failed = |what| move |source| system(what, pid, source);
+        let number = ForeignRawFd::from(uffd.0);
+        let uffd = pidfd_getfd(memory.pidfd(), number, PidfdGetfdFlags::empty())
+            .map_err(|errno| system("taking over the userfaultfd", pid, errno.into()))?;
+        enable(uffd.as_fd()).map_err(failed("enabling asynchronous write protection"))?;
+        for range in ranges {
+            sys::uffd_register(uffd.as_fd(), range.start, range.bytes)
+                .map_err(failed("registering a range for write protection"))?;
+        }
+        let pagemap = File::open(format!("/proc/{pid}/pagemap")).map_err(failed("opening the pagemap"))?;
+        // The path is looked up by number: only now is it certain whose pagemap that is.
+        memory.check_alive()?;
+        let mut tracker = WriteProtect {
+            pid,
+            pagemap,
+            ranges: ranges.iter().map(|range| (range.clone(), Holes::default())).collect(),
+            regions: vec![PageRegion::default(); REGIONS_AT_ONCE],
+        };
+        tracker.scan(&mut vec![PageSet::new(); ranges.len()])?;
+        Ok(tracker)
+    }
+}
+
+/// `EINVAL` is also the answer when another keeper enabled the features before us. Whether it was these is
+/// found out by the first scan, which is refused on a range without asynchronous protection.
+fn enable(uffd: BorrowedFd<'_>) -> std::io::Result<()> {
+    let features =
+        FEATURE_PAGEFAULT_FLAG_WP | FEATURE_WP_HUGETLBFS_SHMEM | FEATURE_WP_UNPOPULATED | FEATURE_WP_ASYNC;
+    match sys::uffd_enable(uffd, features) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        other => other,
+    }
+}
+
+impl Tracker for WriteProtect {
+    fn kind(&self) -> TrackerKind {
+        TrackerKind::WriteProtect
+    }
+
+    fn scan(&mut self, into: &mut [PageSet]) -> Result<(), Error> {
+        check_sets(self.ranges.len(), into)?;
+        for ((range, holes), into) in self.ranges.iter_mut().zip(into) {
+            let walk =
+                Walk { pid: self.pid, pagemap: self.pagemap.as_fd(), range, regions: &mut self.regions };
+            let stamp = Stamp::of(range)?;
+            let (mut written, mut absent) = (PageSet::new(), PageSet::new());
+            let walked = walk.run(&mut written, &mut absent);
+            into.union_with(&written);
+            match walked.and_then(|()| holes.update(range, stamp, &written, &absent)) {
+                Ok(punched) => into.union_with(&punched),
+                Err(error) => {
+                    // What was reported as written above must not stay known as a hole.
+                    *holes = Holes::default();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One pass over a range.
+struct Walk<'a> {
+    pid: u32,
+    pagemap: BorrowedFd<'a>,
+    range: &'a Range,
+    regions: &'a mut [PageRegion],
+}
+
+impl Walk<'_> {
+    /// Adds what was written to `written`, and every page that is not in memory, written or not, to `absent`.
+    fn run(self, written: &mut PageSet, absent: &mut PageSet) -> Result<(), Error> {
+        let mut at = self.range.start;
+        while at < self.range.end() {
+            let (filled, walk_end) =
+                sys::pagemap_scan(self.pagemap, at..self.range.end(), &QUERY, self.regions)
+                    .map_err(|source| system("scanning for written pages", self.pid, source))?;
+            for region in &self.regions[..filled] {
+                let pages = self.page(region.start)..self.page(region.end);
+                if region.categories & PRESENT == 0 {
+                    absent.insert_range(pages.clone());
+                }
+                if region.categories & (WRITTEN | SWAPPED) != SWAPPED {
+                    written.insert_range(pages);
+                }
+            }
+            if walk_end <= at {
+                let source = std::io::Error::other("the walk over the page table does not advance");
+                return Err(system("scanning for written pages", self.pid, source));
+            }
+            at = walk_end;
+        }
+        Ok(())
+    }
+
+    fn page(&self, address: u64) -> u32 {
+        // A range has no more pages than fit, and the kernel returns addresses within it.
+        ((address - self.range.start) / PAGE_SIZE as u64) as u32
+    }
+}
