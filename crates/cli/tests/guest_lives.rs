@@ -1,0 +1,110 @@
+//! What a machine survives, and what its clones are: on real guests.
+
+mod lab;
+
+use lab::{Lab, kill, machine, numbers};
+
+const COUNTER: &str = "watari.run=counter";
+
+#[test]
+fn a_checkpoint_is_resumed_where_it_was_taken_and_the_machine_counts_on() {
+    let lab = Lab::new();
+    lab.start_demo("m", "128M", "16M", COUNTER, "tick 5");
+    let before = *numbers(&lab.serial("m"), "tick ").last().unwrap();
+    let done = lab.ok(&["checkpoint", "m", "-m", "first", "--tag", "good"]);
+    for field in ["id", "generation", "pause_ms", "total_ms", "ram_pages", "disk_pages", "stored_bytes", "tracker"] {
+        assert!(!done[field].is_null(), "{field} missing in {done}");
+    }
+    let console = lab.listen("m");
+    console.wait_until("to count on", |text| numbers(text, "tick ").iter().any(|n| *n > before + 15));
+
+    kill(lab.pid("m", "qemu_pid"));
+    let dead = lab.wait_for_state("m", "crashed");
+    assert!(dead["reason"].as_str().unwrap().contains("signal 9"), "{dead}");
+
+    let console = lab.listen("m");
+    let restored = lab.ok(&["restore", "m@good"]);
+    assert!(restored["ready_ms"].as_f64().unwrap() > 0.0, "{restored}");
+    let first = console.next_number("tick ");
+    assert!((before..before + 15).contains(&first), "captured at {before}, goes on at {first}");
+    let log = lab.ok(&["log", "m"]);
+    assert_eq!(log["snapshots"].as_array().unwrap().len(), 1, "{log}");
+    assert_eq!(log["snapshots"][0]["message"], "first", "{log}");
+}
+
+#[test]
+fn a_daemon_that_is_killed_finds_its_machines_and_the_guests_never_notice() {
+    let lab = Lab::new();
+    lab.start_demo("m", "128M", "16M", COUNTER, "tick 5");
+    let qemu = lab.pid("m", "qemu_pid");
+    let keeper = lab.pid("m", "keeper_pid");
+    let node = lab.ok(&["up"]);
+    kill(node["pid"].as_u64().unwrap() as u32);
+    let console = lab.listen("m");
+    console.next_number("tick ");
+    lab.ok(&["up"]);
+    lab.wait_for_state("m", "running");
+    assert_eq!((lab.pid("m", "qemu_pid"), lab.pid("m", "keeper_pid")), (qemu, keeper));
+    lab.ok(&["checkpoint", "m"]);
+    let ticks = numbers(&console.text(), "tick ");
+    assert!(ticks.windows(2).all(|w| w[1] == w[0] + 1), "{ticks:?}");
+}
+
+#[test]
+fn a_keeper_that_is_killed_is_replaced_and_the_next_checkpoint_is_complete() {
+    let lab = Lab::new();
+    lab.start_demo("m", "160M", "32M", "watari.run=stamp watari.args=mem=48M,mem-rate=10,disk-rate=2", "STAMP pass=1");
+    lab.ok(&["checkpoint", "m"]);
+    let qemu = lab.pid("m", "qemu_pid");
+    for _ in 0..3 {
+        let keeper = lab.pid("m", "keeper_pid");
+        // In the middle of a capture as often as not.
+        let mut capture = lab.watari(&["checkpoint", "m", "--json"]);
+        let mut capture = capture.stdout(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        kill(keeper);
+        capture.wait().unwrap();
+        lab::wait("another keeper", || {
+            let now = lab.machine("m");
+            let pid = now["instance"]["keeper_pid"].as_u64();
+            (now["state"] == "running" && pid.is_some_and(|pid| pid != u64::from(keeper))).then_some(())
+        });
+        assert_eq!(lab.pid("m", "qemu_pid"), qemu);
+    }
+    let console = lab.listen("m");
+    let last = lab.ok(&["checkpoint", "m"]);
+    console.wait_until("two passes", |text| numbers(text, "STAMP pass=").len() >= 2);
+    let console_after = lab.listen("m");
+    lab.ok(&["restore", &format!("m@{}", last["generation"])]);
+    console_after.wait_until("two passes", |text| numbers(text, "STAMP pass=").len() >= 2);
+    assert!(!lab.serial("m").contains("STAMP ERROR"));
+    assert_eq!(lab.ok(&["verify"])["damaged"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn clones_run_beside_the_original_unplugged_and_know_who_they_are() {
+    let lab = Lab::new();
+    lab.start_demo("m", "128M", "16M", COUNTER, "tick 5");
+    lab.ok(&["checkpoint", "m"]);
+    let original = lab.ok(&["show", "m"]);
+    for name in ["a", "b"] {
+        let clone = lab.ok(&["clone", "m", name, "--start"]);
+        assert_eq!(clone["name"], name);
+        assert!(clone["ready_ms"].as_f64().unwrap() > 0.0);
+        let console = lab.listen(name);
+        let said = console.wait_for("IDENTITY");
+        let line = said.lines().find(|line| line.contains("IDENTITY")).unwrap();
+        assert!(line.contains("clone") && line.contains(name), "{line}");
+    }
+    let (a, b) = (lab.machine("a"), lab.machine("b"));
+    let ids = [&a["id"], &b["id"], &machine(&original)["id"]];
+    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "{ids:?}");
+    // Each goes its own way: histories and disks are separate from here on.
+    for name in ["a", "m", "b"] {
+        lab.ok(&["checkpoint", name]);
+    }
+    lab.ok(&["restore", "a"]);
+    let console = lab.listen("m");
+    console.next_number("tick ");
+    assert_eq!(lab.ok(&["verify"])["damaged"].as_array().unwrap().len(), 0);
+}
