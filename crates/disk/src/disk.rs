@@ -1,0 +1,142 @@
+//! A disk's public face.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use watari_types::{PAGE_SIZE, pages_for};
+
+use crate::bits;
+use crate::change::Zeroes;
+use crate::engine::{Engine, pages_touched};
+use crate::map::{self, Map};
+use crate::raw::RawFile;
+use crate::{Error, Source};
+
+/// A disk: a sparse raw file, a map of its pages' state beside it, and a source for pages that are not in the
+/// file yet. Clones are the same disk.
+///
+/// The raw file is at the path given; the map has the same path with the extension `map`. A disk can be open
+/// once at a time.
+#[derive(Clone)]
+pub struct Disk {
+    engine: Arc<Engine>,
+}
+
+impl Disk {
+    /// A new disk of `bytes` bytes in place of what is there. With a source every page is absent and comes
+    /// from it; without one every page is zero.
+    ///
+    /// # Errors
+    /// [`Error::BadSize`], [`Error::InUse`] (nothing changed), [`Error::Io`] (there may be no disk now).
+    pub fn create(path: &Path, bytes: u64, source: Option<Arc<dyn Source>>) -> Result<Disk, Error> {
+        map::check_size(bytes)?;
+        Map::remove(path)?;
+        let raw = RawFile::create(path, bytes)?;
+        let map = Map::create(path, bytes, source.is_some(), |_| Ok(()))?;
+        Ok(Disk { engine: Arc::new(Engine::new(raw, map, source)) })
+    }
+
+    /// Takes an existing raw file as a disk, all present; every page that is not a hole is unpublished. A file
+    /// that ends within a page is made longer by the rest of it.
+    ///
+    /// # Errors
+    /// As [`create`](Disk::create); the content of the raw file is never changed.
+    pub fn adopt_raw(path: &Path) -> Result<Disk, Error> {
+        let (raw, len) = RawFile::open(path)?;
+        let bytes = pages_for(len) * PAGE_SIZE as u64;
+        map::check_size(bytes)?;
+        Map::remove(path)?;
+        if bytes != len {
+            raw.grow(bytes).map_err(Error::io("size", path))?;
+        }
+        let map = Map::create(path, bytes, false, |map| {
+            for data in raw.data(0..bytes) {
+                let data = data.map_err(Error::io("look for holes in", path))?;
+                bits::set_range(map.unpublished(), pages_touched(data));
+            }
+            Ok(())
+        })?;
+        Ok(Disk { engine: Arc::new(Engine::new(raw, map, None)) })
+    }
+
+    /// Opens a disk as it was left, also by a process that was killed. Everything unpublished is pending then.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::Damaged`] if raw file and map do not belong together, [`Error::Io`].
+    /// Nothing is changed.
+    pub fn open(path: &Path, source: Option<Arc<dyn Source>>) -> Result<Disk, Error> {
+        let map = Map::open(path)?;
+        let (raw, len) = RawFile::open(path)?;
+        if len != map.bytes() {
+            let why = format!("it has {len} bytes, its map says {}", map.bytes());
+            return Err(Error::Damaged { path: path.to_owned(), why });
+        }
+        Ok(Disk { engine: Arc::new(Engine::new(raw, map, source)) })
+    }
+
+    /// The disk's size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.engine.map.bytes()
+    }
+
+    /// Reads `into.len()` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] beyond the end; else the file's or the source's error.
+    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.engine.admit(offset, into.len() as u64)?;
+        self.engine.read(offset, into)
+    }
+
+    /// Writes `data` from `offset` on. When it returns, every later read, scan and process sees it; after
+    /// [`flush`](Disk::flush) the medium has it.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] beyond the end, and nothing changed; after any other error the bytes
+    /// written to are old or new.
+    pub fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.engine.admit(offset, data.len() as u64)?;
+        self.engine.write(offset, data)
+    }
+
+    /// Makes `len` bytes from `offset` on zero. Errors as for [`write_at`](Disk::write_at).
+    pub fn write_zeroes(&self, offset: u64, len: u64, how: Zeroes) -> io::Result<()> {
+        self.engine.admit(offset, len)?;
+        self.engine.zero(offset..offset + len, how, false)
+    }
+
+    /// Gives the space of `len` bytes from `offset` on back: whole pages read as zeros afterwards, pages only
+    /// partly in the range stay as they are. Errors as for [`write_at`](Disk::write_at).
+    pub fn trim(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.engine.admit(offset, len)?;
+        self.engine.trim(offset..offset + len)
+    }
+
+    /// Waits until everything acknowledged so far is on the medium (see also
+    /// [`defer_flushes`](Disk::defer_flushes)).
+    ///
+    /// # Errors
+    /// Then some of it may not be.
+    pub fn flush(&self) -> io::Result<()> {
+        self.engine.flush()
+    }
+
+    /// Changes where absent pages come from. The new source must have the same content.
+    pub fn set_source(&self, source: Option<Arc<dyn Source>>) {
+        *self.engine.source.write() = source;
+    }
+
+    /// How many pages are still to be brought from the source.
+    pub fn absent(&self) -> u64 {
+        self.engine.map.absent_pages()
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn shared_engine(&self) -> Arc<Engine> {
+        self.engine.clone()
+    }
+}

@@ -1,0 +1,150 @@
+//! The engine's state, and how a request finds its pages: reads, fills, and what a change has to do before
+//! and after.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+use watari_types::{PAGE_SIZE, Page};
+
+use crate::Source;
+use crate::bits;
+use crate::flush::Flusher;
+use crate::guards::{Guards, Stripes};
+use crate::map::Map;
+use crate::raw::RawFile;
+use crate::written::Written;
+
+/// Old pages kept in memory for seals at most: 64 MiB.
+const KEPT_PAGES: usize = (64 << 20) / PAGE_SIZE;
+
+/// Everything the clones of a [`Disk`](crate::Disk) share.
+///
+/// Locks are taken in this order, and none is held while waiting for the saver: a stripe, the gate, the guards.
+pub(crate) struct Engine {
+    pub(crate) raw: RawFile,
+    pub(crate) map: Map,
+    pub(crate) written: Written,
+    pub(crate) guards: Guards,
+    pub(crate) stripes: Stripes,
+    /// Held shared for the instants in which a change looks at the guards and leaves its marks; held alone by
+    /// scans and seals, which thereby happen at one instant. Never held across I/O.
+    pub(crate) gate: RwLock<()>,
+    pub(crate) source: RwLock<Option<Arc<dyn Source>>>,
+    pub(crate) flusher: Flusher,
+    /// Counts requests, so that the hydrator notices the guest.
+    pub(crate) requests: AtomicU64,
+}
+
+impl Engine {
+    pub(crate) fn new(raw: RawFile, map: Map, source: Option<Arc<dyn Source>>) -> Engine {
+        let pages = map.pages();
+        Engine {
+            raw,
+            map,
+            written: Written::new(pages),
+            guards: Guards::new(pages, KEPT_PAGES),
+            stripes: Stripes::new(),
+            gate: RwLock::new(()),
+            source: RwLock::new(source),
+            flusher: Flusher::default(),
+            requests: AtomicU64::new(0),
+        }
+    }
+
+    /// Refuses a request that reaches beyond the end of the disk, and counts it otherwise.
+    pub(crate) fn admit(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        match offset.checked_add(len) {
+            Some(end) if end <= self.map.bytes() => Ok(()),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{len} bytes at {offset} reach beyond the disk's {} bytes", self.map.bytes()),
+            )),
+        }
+    }
+
+    pub(crate) fn source(&self) -> io::Result<Arc<dyn Source>> {
+        self.source.read().clone().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, "the page is absent and the disk has no source for it")
+        })
+    }
+
+    /// Reads any bytes. No lock: a page only ever goes from absent to present, and is whole before it does.
+    pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let end = offset + into.len() as u64;
+        for (absent, run) in bits::runs(self.map.absent(), pages_touched(offset..end)) {
+            let bytes = page_bytes(run);
+            let bytes = bytes.start.max(offset)..bytes.end.min(end);
+            let into = &mut into[(bytes.start - offset) as usize..(bytes.end - offset) as usize];
+            if absent { self.read_source(bytes.start, into)? } else { self.raw.read(bytes.start, into)? }
+        }
+        Ok(())
+    }
+
+    /// Reads one page.
+    pub(crate) fn read_page(&self, page: u32) -> io::Result<Page> {
+        let mut content = [0; PAGE_SIZE];
+        self.read(page_bytes(page..page + 1).start, &mut content)?;
+        Ok(content)
+    }
+
+    fn read_source(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let source = self.source()?;
+        let read = |offset: u64, into: &mut [u8]| source.read((offset / PAGE_SIZE as u64) as u32, into);
+        let skip = (offset % PAGE_SIZE as u64) as usize;
+        let (head, rest) = match skip {
+            0 => into.split_at_mut(0),
+            _ => into.split_at_mut((PAGE_SIZE - skip).min(into.len())),
+        };
+        if !head.is_empty() {
+            let mut page = [0; PAGE_SIZE];
+            read(offset, &mut page)?;
+            head.copy_from_slice(&page[skip..skip + head.len()]);
+        }
+        let offset = offset + head.len() as u64;
+        let (whole, tail) = rest.split_at_mut(rest.len() / PAGE_SIZE * PAGE_SIZE);
+        if !whole.is_empty() {
+            read(offset, whole)?;
+        }
+        if !tail.is_empty() {
+            let mut page = [0; PAGE_SIZE];
+            read(offset + whole.len() as u64, &mut page)?;
+            tail.copy_from_slice(&page[..tail.len()]);
+        }
+        Ok(())
+    }
+
+    /// Brings one absent page into the file, still marked absent. Its stripe must be locked.
+    pub(crate) fn fill(&self, page: u32) -> io::Result<()> {
+        let mut content = [0; PAGE_SIZE];
+        self.source()?.read(page, &mut content)?;
+        self.raw.write(page_bytes(page..page + 1).start, &content)
+    }
+
+    /// Leaves the marks of a change to `pages`; true if some of them are guarded or absent.
+    ///
+    /// Done before the change, so that a process killed in the middle of it has not forgotten which pages it
+    /// was at, and after it, so that no scan during the change is the last to have seen it.
+    pub(crate) fn mark(&self, pages: Range<u32>) -> bool {
+        // The map is a file: what may have to wait for one happens before the gate, where in all likelihood
+        // nothing is left to store then.
+        bits::set_range(self.map.unpublished(), pages.clone());
+        let _gate = self.gate.read();
+        self.written.mark(pages.clone());
+        bits::set_range(self.map.unpublished(), pages.clone());
+        self.guards.any(pages.clone()) || bits::any(self.map.absent(), pages)
+    }
+}
+
+/// The pages that a run of bytes lies in.
+pub(crate) fn pages_touched(bytes: Range<u64>) -> Range<u32> {
+    (bytes.start / PAGE_SIZE as u64) as u32..bytes.end.div_ceil(PAGE_SIZE as u64) as u32
+}
+
+/// The bytes of a run of pages.
+pub(crate) fn page_bytes(pages: Range<u32>) -> Range<u64> {
+    u64::from(pages.start) * PAGE_SIZE as u64..u64::from(pages.end) * PAGE_SIZE as u64
+}

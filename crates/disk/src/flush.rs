@@ -1,0 +1,132 @@
+//! Flushes, and how to put them off while the guest cannot notice.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::Disk;
+use crate::engine::Engine;
+
+/// Which flushes were acknowledged before they happened.
+#[derive(Default)]
+pub(crate) struct Flusher {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    holders: usize,
+    /// Counts flushes acknowledged early.
+    asked: u64,
+    /// All up to this one have happened.
+    done: u64,
+    failed: Option<io::Error>,
+}
+
+impl Engine {
+    /// Everything acknowledged before is on the medium when this returns; or, while flushes are put off, soon.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        {
+            let mut state = self.flusher.state.lock();
+            if state.holders > 0 {
+                state.asked += 1;
+                self.flusher.changed.notify_all();
+                return Ok(());
+            }
+            if let Some(err) = state.failed.take() {
+                return Err(err);
+            }
+        }
+        self.raw.sync_data()
+    }
+
+    /// Does what was put off, if anything was.
+    fn catch_up(&self) {
+        let asked = {
+            let state = self.flusher.state.lock();
+            if state.asked == state.done {
+                return;
+            }
+            state.asked
+        };
+        let result = self.raw.sync_data();
+        let mut state = self.flusher.state.lock();
+        state.done = state.done.max(asked);
+        state.failed = state.failed.take().or(result.err());
+    }
+}
+
+/// While it is held, the disk acknowledges flushes (and writes with FUA) at once, and they happen on another
+/// thread.
+///
+/// QEMU flushes its disks when it stops a guest, and a pause must not wait for the medium. It may be held only
+/// while no guest runs that could rely on an early answer: take it right before QEMU's `stop` and
+/// [`redeem`](DeferredFlushes::redeem) it before anybody is told that what was flushed is durable. A guest
+/// that flushed just before the stop gets its early answer when it runs again.
+pub struct DeferredFlushes {
+    disk: Disk,
+    worker: Option<JoinHandle<()>>,
+    ended: bool,
+}
+
+impl Disk {
+    /// Puts flushes off until the returned value is redeemed or dropped.
+    pub fn defer_flushes(&self) -> DeferredFlushes {
+        self.engine().flusher.state.lock().holders += 1;
+        let engine = self.shared_engine();
+        // Without a thread the flushes happen when they are redeemed.
+        let worker = thread::Builder::new().name("disk-flush".into()).spawn(move || work(&engine)).ok();
+        DeferredFlushes { disk: self.clone(), worker, ended: false }
+    }
+}
+
+fn work(engine: &Arc<Engine>) {
+    loop {
+        {
+            let mut state = engine.flusher.state.lock();
+            while state.holders > 0 && state.asked == state.done {
+                engine.flusher.changed.wait(&mut state);
+            }
+            if state.holders == 0 {
+                return;
+            }
+        }
+        engine.catch_up();
+    }
+}
+
+impl DeferredFlushes {
+    /// Stops putting flushes off and waits until those that were have happened.
+    ///
+    /// # Errors
+    /// One of them failed: what was written before it may not be durable.
+    pub fn redeem(mut self) -> io::Result<()> {
+        self.end();
+        self.disk.engine().flusher.state.lock().failed.take().map_or(Ok(()), Err)
+    }
+
+    fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let engine = self.disk.engine();
+        engine.flusher.state.lock().holders -= 1;
+        engine.flusher.changed.notify_all();
+        if let Some(worker) = self.worker.take()
+            && worker.join().is_err()
+        {
+            tracing::error!("the thread that flushes the disk panicked");
+        }
+        engine.catch_up();
+    }
+}
+
+/// As [`redeem`](DeferredFlushes::redeem), but a failure is reported by the next flush.
+impl Drop for DeferredFlushes {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

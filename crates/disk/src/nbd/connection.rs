@@ -1,0 +1,190 @@
+//! One client's socket: the handshake, then several threads that each read a request, perform it and reply.
+//!
+//! Reading takes turns, replies too, and what is in between runs side by side. A thread that has read a
+//! request goes on with it itself, so a client with one request at a time waits for no handover.
+
+use std::io::{self, BufReader, IoSlice, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::nbd::negotiation::{Negotiation, Next, append_reply, greeting};
+use crate::nbd::server::Exports;
+use crate::nbd::session::{Reply, Session};
+use crate::nbd::wire::{IHAVEOPT, MAX_OPTION, MAX_PAYLOAD, Request, command, option_reply};
+
+/// Requests of one connection performed at a time.
+const WORKERS: usize = 8;
+/// Bytes of payloads of one connection in memory at a time.
+const PAYLOADS: usize = 64 << 20;
+/// A client that says nothing for so long during the handshake is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Serves one client until it leaves, breaks the protocol, or the socket is shut down.
+pub(crate) fn serve(stream: &UnixStream, exports: &Exports) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut reader = BufReader::with_capacity(64 << 10, stream);
+    let Some(session) = negotiate(&mut reader, stream, exports)? else {
+        return Ok(());
+    };
+    stream.set_read_timeout(None)?;
+    let connection = Connection {
+        stream,
+        session,
+        incoming: Mutex::new(Incoming { reader, open: true }),
+        outgoing: Mutex::new(()),
+        payloads: Mutex::new(0),
+        payloads_left: Condvar::new(),
+    };
+    thread::scope(|scope| {
+        for _ in 1..WORKERS {
+            // With fewer threads, or with this one alone, it works as well.
+            let spawned =
+                thread::Builder::new().name("disk-nbd".into()).spawn_scoped(scope, || connection.work());
+            if spawned.is_err() {
+                break;
+            }
+        }
+        connection.work();
+    });
+    Ok(())
+}
+
+/// Goes through the handshake; `None` if the client left it.
+fn negotiate(
+    reader: &mut BufReader<&UnixStream>,
+    mut writer: &UnixStream,
+    exports: &Exports,
+) -> io::Result<Option<Session>> {
+    writer.write_all(&greeting())?;
+    let Some(mut negotiation) = Negotiation::new(exports, u32::from_be_bytes(read_array(reader)?)) else {
+        return Ok(None);
+    };
+    loop {
+        if read_array(reader)? != *IHAVEOPT {
+            return Ok(None);
+        }
+        let option = u32::from_be_bytes(read_array(reader)?);
+        let len = u32::from_be_bytes(read_array(reader)?);
+        let mut out = Vec::new();
+        if len > MAX_OPTION {
+            append_reply(&mut out, option, option_reply::ERR_TOO_BIG, &[]);
+            writer.write_all(&out)?;
+            return Ok(None);
+        }
+        let mut data = vec![0; len as usize];
+        reader.read_exact(&mut data)?;
+        let next = negotiation.option(option, &data, &mut out);
+        writer.write_all(&out)?;
+        match next {
+            Next::Option => {}
+            Next::Serve(session) => return Ok(Some(session)),
+            Next::Close => return Ok(None),
+        }
+    }
+}
+
+fn read_array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    reader.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+struct Connection<'a> {
+    stream: &'a UnixStream,
+    session: Session,
+    incoming: Mutex<Incoming<'a>>,
+    outgoing: Mutex<()>,
+    payloads: Mutex<usize>,
+    payloads_left: Condvar,
+}
+
+struct Incoming<'a> {
+    reader: BufReader<&'a UnixStream>,
+    open: bool,
+}
+
+impl Connection<'_> {
+    fn work(&self) {
+        let _close = CloseIfPanicking(self.stream);
+        while let Some((request, payload)) = self.next() {
+            let reply = self.session.answer(&request, &payload);
+            drop(payload);
+            let sent = self.send(&reply);
+            self.give_back(self.session.memory(&request));
+            if sent.is_err() {
+                // The client is gone; the other threads should notice too.
+                let _ = self.stream.shutdown(Shutdown::Both);
+                return;
+            }
+        }
+    }
+
+    /// The next request with its payload; `None` once there will be no more.
+    fn next(&self) -> Option<(Request, Vec<u8>)> {
+        let mut incoming = self.incoming.lock();
+        if !incoming.open {
+            return None;
+        }
+        // Closed unless this goes well.
+        incoming.open = false;
+        let request = Request::parse(&read_array(&mut incoming.reader).ok()?)?;
+        if request.command == command::DISCONNECT || request.payload() > MAX_PAYLOAD {
+            return None;
+        }
+        self.take(self.session.memory(&request));
+        let payload = read_payload(&mut incoming.reader, request.payload()).ok()?;
+        incoming.open = true;
+        Some((request, payload))
+    }
+
+    fn take(&self, bytes: usize) {
+        let mut payloads = self.payloads.lock();
+        while *payloads + bytes > PAYLOADS {
+            self.payloads_left.wait(&mut payloads);
+        }
+        *payloads += bytes;
+    }
+
+    fn give_back(&self, bytes: usize) {
+        *self.payloads.lock() -= bytes;
+        self.payloads_left.notify_one();
+    }
+
+    fn send(&self, reply: &Reply) -> io::Result<()> {
+        let _turn = self.outgoing.lock();
+        let mut stream = self.stream;
+        let mut slices = [IoSlice::new(&reply.head), IoSlice::new(&reply.data)];
+        let mut slices = &mut slices[..];
+        while slices.iter().any(|slice| !slice.is_empty()) {
+            match stream.write_vectored(slices) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => IoSlice::advance_slices(&mut slices, sent),
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads `len` bytes, taking memory as they arrive: a client may announce what it never sends.
+fn read_payload(reader: &mut impl Read, len: u32) -> io::Result<Vec<u8>> {
+    let mut payload = Vec::with_capacity(len.min(1 << 20) as usize);
+    reader.take(u64::from(len)).read_to_end(&mut payload)?;
+    if payload.len() == len as usize { Ok(payload) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// A thread that dies owes a client an answer; better that the client hears that there will be none.
+struct CloseIfPanicking<'a>(&'a UnixStream);
+
+impl Drop for CloseIfPanicking<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.0.shutdown(Shutdown::Both);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Disks served over NBD on a unix socket.
+//!
+//! After the [NBD protocol](https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md): fixed
+//! newstyle negotiation, simple and structured replies, the `base:allocation` context. Parsing and answering
+//! (`wire`, `negotiation`, `session`) know no sockets; `connection` and `server` do.
+//!
+//! A client may have 8 requests in flight per connection (more wait in the socket) of at most 32 MiB each and
+//! 64 MiB together; 32 connections at a time. Limits are checked before memory is taken, and a write's payload
+//! takes memory as it arrives.
+
+mod connection;
+mod export;
+mod negotiation;
+mod server;
+mod session;
+mod wire;
+
+pub use export::{Export, ReadOnly};
+pub use server::{Exports, Server};

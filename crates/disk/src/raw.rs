@@ -1,0 +1,101 @@
+//! The disk's raw file: plain reads and writes at offsets, holes, and syncs.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::io::Errno;
+
+use crate::Error;
+
+/// An open raw file.
+pub(crate) struct RawFile {
+    file: File,
+}
+
+impl From<File> for RawFile {
+    fn from(file: File) -> RawFile {
+        RawFile { file }
+    }
+}
+
+impl RawFile {
+    /// A new sparse file of `bytes` zeros in place of what is there.
+    pub(crate) fn create(path: &Path, bytes: u64) -> Result<RawFile, Error> {
+        match std::fs::remove_file(path) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(Error::io("replace", path)(err)),
+            _ => {}
+        }
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
+        let file = file.map_err(Error::io("create", path))?;
+        file.set_len(bytes).map_err(Error::io("size", path))?;
+        Ok(RawFile { file })
+    }
+
+    /// Opens what is there; returns it with its length.
+    pub(crate) fn open(path: &Path) -> Result<(RawFile, u64), Error> {
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(Error::io("open", path))?;
+        let len = file.metadata().map_err(Error::io("examine", path))?.len();
+        Ok((RawFile { file }, len))
+    }
+
+    /// Makes the file longer; the new bytes are zero.
+    pub(crate) fn grow(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
+    }
+
+    pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(into, offset)
+    }
+
+    pub(crate) fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, offset)
+    }
+
+    /// Gives the space of `bytes` back; they read as zeros. [`io::ErrorKind::Unsupported`] where the file
+    /// system cannot.
+    pub(crate) fn punch(&self, bytes: Range<u64>) -> io::Result<()> {
+        self.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, bytes)
+    }
+
+    /// Makes `bytes` zero and keeps their space. [`io::ErrorKind::Unsupported`] where the file system cannot.
+    pub(crate) fn zero_range(&self, bytes: Range<u64>) -> io::Result<()> {
+        self.allocate(FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, bytes)
+    }
+
+    fn allocate(&self, how: FallocateFlags, bytes: Range<u64>) -> io::Result<()> {
+        Ok(fallocate(&self.file, how, bytes.start, bytes.end - bytes.start)?)
+    }
+
+    /// Waits until everything written before the call is on the medium.
+    pub(crate) fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// The first run of bytes within `bytes` that are not a hole.
+    pub(crate) fn next_data(&self, bytes: Range<u64>) -> io::Result<Option<Range<u64>>> {
+        let start = match seek(&self.file, SeekFrom::Data(bytes.start)) {
+            Err(Errno::NXIO) => return Ok(None),
+            other => other?,
+        };
+        if start >= bytes.end {
+            return Ok(None);
+        }
+        let end = seek(&self.file, SeekFrom::Hole(start))?;
+        Ok(Some(start..end.min(bytes.end)))
+    }
+
+    /// All runs of bytes within `bytes` that are not holes.
+    pub(crate) fn data(&self, bytes: Range<u64>) -> impl Iterator<Item = io::Result<Range<u64>>> + '_ {
+        let mut rest = bytes;
+        std::iter::from_fn(move || {
+            let run = self.next_data(rest.clone()).transpose()?;
+            // After an error nothing is left to look at.
+            rest.start = run.as_ref().map_or(rest.end, |run| run.end);
+            Some(run)
+        })
+    }
+}
