@@ -1,0 +1,120 @@
+//! The tests' side: starts the load, tells it what to do, and ends it whatever happens.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use rustix::time::Timespec;
+use watari_ram::{ProcessMemory, Range, RemoteFd, spawn};
+use watari_types::{PAGE_SIZE, RegionName};
+
+use super::Kind;
+use super::server::{ASKED, MARK};
+
+pub struct Load {
+    pub child: Child,
+    pub uffd: RemoteFd,
+    pub memory: ProcessMemory,
+    pub ranges: Vec<Range>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Load {
+    /// Starts a load with these areas, each of at least `pages` pages.
+    pub fn start(kinds: &[Kind], pages: usize) -> Load {
+        // The link works also where the path of the binary is closed to an unprivileged user.
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["--exact", "load_process", "--nocapture", "--test-threads=1"]).env(ASKED, "1");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut born = spawn(&mut command).unwrap();
+        let answers = BufReader::new(born.child.stdout.take().unwrap());
+        let memory = ProcessMemory::open(born.child.id()).unwrap();
+        let uffd = born.uffd.expect("a userfaultfd");
+        let mut load = Load { child: born.child, uffd, memory, ranges: Vec::new(), answers };
+        for kind in kinds {
+            let answer = load.ask(&format!("map {kind:?} {pages}"));
+            let numbers: Vec<i64> = answer.split(' ').map(|word| word.parse().unwrap()).collect();
+            load.add_range(*kind, numbers[0] as u64, numbers[1] as u64 * PAGE_SIZE as u64, numbers[2]);
+        }
+        load
+    }
+
+    fn add_range(&mut self, kind: Kind, start: u64, bytes: u64, fd: i64) {
+        let name = RegionName::ram(&format!("area{}", self.ranges.len())).unwrap();
+        let mut range = Range::new(name, start, bytes);
+        if kind == Kind::SharedMemfd {
+            let file = File::open(format!("/proc/{}/fd/{fd}", self.pid())).unwrap();
+            range.backing = Some(Arc::new(file.into()));
+        }
+        self.ranges.push(range);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a line without waiting for the answer.
+    pub fn tell(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    pub fn answer(&mut self) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert_ne!(self.answers.read_line(&mut line).unwrap(), 0, "the load died");
+            if let Some(answer) = line.strip_prefix(MARK) {
+                return answer.trim().to_owned();
+            }
+        }
+    }
+
+    pub fn ask(&mut self, line: &str) -> String {
+        self.tell(line);
+        self.answer()
+    }
+
+    /// Whether the answer to what was told last is there.
+    pub fn is_done(&self) -> bool {
+        let out = self.answers.get_ref().as_fd();
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        !self.answers.buffer().is_empty()
+            || poll(&mut [PollFd::new(&out, PollFlags::IN)], Some(&now)).unwrap() > 0
+    }
+
+    fn number(&self) -> Pid {
+        Pid::from_raw(self.pid().cast_signed()).unwrap()
+    }
+
+    /// Stops all its threads, and returns when they stand still.
+    pub fn stop(&self) {
+        kill_process(self.number(), Signal::STOP).unwrap();
+        let status = waitid(WaitId::Pid(self.number()), WaitIdOptions::STOPPED).unwrap();
+        assert!(status.unwrap().stopped());
+    }
+
+    pub fn resume(&self) {
+        kill_process(self.number(), Signal::CONT).unwrap();
+    }
+
+    /// The whole content of an area.
+    pub fn content(&self, area: usize) -> Vec<u8> {
+        let range = &self.ranges[area];
+        let mut content = vec![0; range.bytes as usize];
+        self.memory.read(range.start, &mut content).unwrap();
+        content
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let ended = self.child.kill().and_then(|()| self.child.wait());
+        if !std::thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}

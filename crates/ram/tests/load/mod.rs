@@ -1,0 +1,31 @@
+//! A process that writes to its memory, as told, and the handle its tests hold it by.
+//!
+//! The test binary starts *itself* as that process: each test file that uses this module has a test called
+//! `load_process`, which does nothing unless it was started that way.
+
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
+
+mod area;
+mod client;
+mod server;
+mod storm;
+
+pub use client::Load;
+pub use server::serve_if_asked;
+
+/// What the memory of an area is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Anonymous,
+    SharedMemfd,
+    /// A private mapping of a memfd in which every byte of page `n` is `n % 251`.
+    PrivateMemfd,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 3] = [Kind::Anonymous, Kind::SharedMemfd, Kind::PrivateMemfd];
+
+    fn from_name(name: &str) -> Kind {
+        Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == name).unwrap()
+    }
+}

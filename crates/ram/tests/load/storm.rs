@@ -1,0 +1,52 @@
+//! Random writes from many threads at once.
+
+use std::thread;
+
+use super::Kind;
+use super::area::{Area, fork_briefly};
+
+/// xorshift64*: quick, repeatable, good enough to scatter writes.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % limit
+    }
+}
+
+/// `writes` writes by each of `threads` threads, one more of which forks all the while.
+pub fn storm(areas: &[Area], seed: u64, threads: u64, writes: u64) {
+    thread::scope(|scope| {
+        let writers: Vec<_> = (0..threads)
+            .map(|thread| {
+                let random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (thread + 1));
+                scope.spawn(move || (0..writes).fold(random, |random, write| one_write(areas, random, write)))
+            })
+            .collect();
+        scope.spawn(move || {
+            while writers.iter().any(|writer| !writer.is_finished()) {
+                fork_briefly();
+            }
+        });
+    });
+}
+
+fn one_write(areas: &[Area], mut random: Random, write: u64) -> Random {
+    let area = &areas[random.below(areas.len())];
+    let hot = random.below(2) == 0;
+    let page = random.below(if hot { 64 } else { area.pages() });
+    match random.below(1000) {
+        // A content that comes back: what a tracker that compares must not be fooled by.
+        0..200 => area.store(page, 0, write & 1),
+        200..240 => area.kernel_store(page, write as u8),
+        240..243 => {
+            let pages = if area.kind == Kind::Anonymous && random.below(50) == 0 { 512 } else { 16 };
+            area.drop_pages(page, (1 + random.below(pages)).min(area.pages() - page));
+        }
+        _ => area.store(page, random.below(512), write),
+    }
+    random
+}
