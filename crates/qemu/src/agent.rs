@@ -129,15 +129,15 @@ impl Agent {
             let limit = remaining(deadline);
             let set = self.reader.get_ref().set_read_timeout(Some(limit));
             let room = LINE_LIMIT.saturating_sub(taken.len() as u64);
-            let read =
-                set.and_then(|()| self.reader.by_ref().take(room).read_until(end, &mut taken));
+            let read = set.and_then(|()| self.reader.by_ref().take(room).read_until(end, &mut taken));
             match read {
                 _ if taken.last() == Some(&end) => {
                     taken.pop();
                     return Ok(taken);
                 }
                 Ok(0) => {
-                    let reason = if room == 0 { "its answer does not end" } else { "it closed the connection" };
+                    let reason =
+                        if room == 0 { "its answer does not end" } else { "it closed the connection" };
                     return Err(Error::Closed { peer: PEER, reason: reason.to_owned() });
                 }
                 Ok(_) => {}

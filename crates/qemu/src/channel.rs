@@ -205,7 +205,9 @@ fn read_message(reader: &mut BufReader<UnixStream>) -> Result<Value, ReadError> 
             let line = excerpt(&String::from_utf8_lossy(&line));
             ReadError::Ended(format!("it sent {line:?}, which is not QMP: {error}"))
         }),
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+        {
             Err(ReadError::TimedOut)
         }
         Err(error) => Err(ReadError::Ended(error.to_string())),

@@ -140,10 +140,7 @@ impl Launch<'_> {
         args.one("-no-user-config");
         args.pair("-name", format!("guest={},debug-threads=on", escape(self.name)));
         args.pair("-msg", "timestamp=on");
-        args.pair(
-            "-sandbox",
-            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-        );
+        args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
         // Without the configuration section, a stream of nothing but device state can be loaded.
         args.pair("-global", "migration.send-configuration=off");
     }
@@ -201,7 +198,10 @@ impl Launch<'_> {
             let (have, need) = (self.disks.len(), self.config.disks.len());
             return Err(Error::Config(format!("{have} disk servers for {need} disks")));
         }
-        args.json("-object", &json!({"qom-type": "rng-random", "id": "rng0-source", "filename": "/dev/urandom"}));
+        args.json(
+            "-object",
+            &json!({"qom-type": "rng-random", "id": "rng0-source", "filename": "/dev/urandom"}),
+        );
         args.pair("-display", "none");
         args.pair("-vnc", format!("unix:{}", self.socket(VNC_SOCKET)?));
         let socket = |name| Ok(format!("path={},server=on,wait=off", self.socket(name)?));

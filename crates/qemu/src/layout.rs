@@ -37,6 +37,9 @@ pub(crate) const AGENT_CHARDEV: &str = "agent0";
 /// The name under which a Linux guest looks for the port of its agent.
 const AGENT_PORT: &str = "org.qemu.guest_agent.0";
 
+/// A kernel that QEMU loads takes boot index 0.
+const FIRST_BOOT_INDEX: usize = 1;
+
 /// Refuses machines that no layout describes.
 pub(crate) fn check(config: &MachineConfig) -> Result<(), Error> {
     let refuse = |reason: String| Err(Error::Config(reason));
@@ -84,7 +87,7 @@ pub(crate) fn layout_1(config: &MachineConfig, vmgenid: &str) -> Vec<Value> {
     for index in 0..config.disks.len() {
         let slot = format!("{:#x}", 0x8 + index);
         devices.push(json!({"driver": "virtio-blk-pci", "id": disk_id(index), "bus": "pcie.0", "addr": slot,
-            "drive": disk_id(index), "bootindex": index, "werror": "stop", "rerror": "stop"}));
+            "drive": disk_id(index), "bootindex": FIRST_BOOT_INDEX + index, "werror": "stop", "rerror": "stop"}));
     }
     for (index, nic) in config.nics.iter().enumerate() {
         let slot = format!("{:#x}", 0x10 + index);
