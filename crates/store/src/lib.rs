@@ -1,1 +1,46 @@
-//! Placeholder until its room is furnished.
+//! Deltas at rest: pages in packs, snapshots in signed manifests, and refs that make them exist.
+//!
+//! ```text
+//!   refs/<machine>/head ─┐
+//!   refs/<machine>/snapshots/7 ──▶ snapshots/<id>.snap ──parent──▶ snapshots/<id>.snap ──▶ …
+//!                                       │ page hashes                  │
+//!                                       ▼                              ▼
+//!                                  packs/<id>.pack, packs/<id>.pack, …
+//! ```
+//!
+//! Whoever makes a snapshot goes against the arrows, so that nothing ever points to what is not there:
+//! [`PackWriter::finish`], [`Store::publish`], [`Refs::add`], [`Refs::set_head`]. A crash in between leaves
+//! garbage, never a snapshot that is not whole. Each step is durable when it returns.
+//!
+//! The bytes, the reasons, and what is assumed of the medium are in `docs/FORMAT.md`. Reading a page relies on
+//! the checksum of its compressed frame; [`Store::verify`] hashes everything again.
+//!
+//! What is *not* guaranteed: anything against another process that removes files from the folder by itself;
+//! that a writer's pages are shared with another writer's at the same moment (both may store a page, which
+//! costs space only); that a signature comes from a node anyone trusts, which is for the caller to decide.
+
+mod bytes;
+mod compress;
+mod error;
+mod files;
+mod frames;
+mod history;
+mod index;
+mod key;
+mod layout;
+mod manifest;
+mod pack;
+mod read_pages;
+mod refs;
+mod report;
+mod snapshot;
+mod store;
+mod verify;
+
+pub use error::Error;
+pub use key::NodeKey;
+pub use pack::{PackStats, PackWriter};
+pub use refs::{Head, Refs};
+pub use snapshot::{Origin, PageCounts, Snapshot, SnapshotDraft};
+pub use store::Store;
+pub use verify::{Damage, VerifyProgress, VerifyReport};

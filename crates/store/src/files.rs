@@ -1,0 +1,135 @@
+//! Files that appear whole or not at all: written in `tmp/`, synced, renamed, and their folder synced.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use tempfile::NamedTempFile;
+
+use crate::error::{At, Error};
+
+/// A file being written. Dropped without [`NewFile::publish`], it is removed.
+///
+/// It is locked while its writer lives, so that [`remove_abandoned`] can tell.
+pub(crate) struct NewFile(NamedTempFile);
+
+impl NewFile {
+    /// Creates an empty file in `tmp`, readable by nobody else: it may hold a guest's memory.
+    pub(crate) fn create(tmp: &Path) -> Result<NewFile, Error> {
+        loop {
+            let file = tempfile::Builder::new().prefix("").tempfile_in(tmp).at("create a file in", tmp)?;
+            flock(file.as_file(), FlockOperation::LockExclusive).at("lock", file.path())?;
+            // Between its creation and the lock it may have looked abandoned to another process.
+            if file.as_file().metadata().at("look at", file.path())?.nlink() > 0 {
+                return Ok(NewFile(file));
+            }
+        }
+    }
+
+    pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
+        self.0.as_file().write_all_at(bytes, offset).at("write", self.0.path())
+    }
+
+    /// Makes the content durable under the name `to`, in place of what was there.
+    pub(crate) fn publish(self, to: &Path) -> Result<(), Error> {
+        self.sync()?;
+        self.0.persist(to).map_err(|e| Error::io("create", to, e.error))?;
+        sync_parent(to)
+    }
+
+    /// Makes the content durable under the name `to`, unless that is taken. Whether it was free.
+    pub(crate) fn publish_new(self, to: &Path) -> Result<bool, Error> {
+        self.sync()?;
+        match self.0.persist_noclobber(to) {
+            Ok(_) => sync_parent(to).map(|()| true),
+            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(Error::io("create", to, e.error)),
+        }
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        self.0.as_file().sync_all().at("sync", self.0.path())
+    }
+}
+
+/// Removes what processes that are gone left in `tmp`. Nothing depends on it, so it never fails.
+pub(crate) fn remove_abandoned(tmp: &Path) {
+    let Ok(entries) = fs::read_dir(tmp) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { remove_unlocked(&path) };
+        if let Err(e) = removed {
+            tracing::debug!(path = %path.display(), error = %e, "leftover stays");
+        }
+    }
+}
+
+fn remove_unlocked(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    fs::remove_file(path)
+}
+
+/// The folder that `path` is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes the names in the folder of `path` durable.
+pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
+    let folder = folder_of(path);
+    File::open(folder).and_then(|folder| folder.sync_all()).at("sync", folder)
+}
+
+/// Creates a folder that nobody else may enter, unless it is there.
+pub(crate) fn ensure_dir(path: &Path) -> Result<(), Error> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => sync_parent(path),
+        Err(_) if path.is_dir() => Ok(()),
+        Err(e) => Err(Error::io("create", path, e)),
+    }
+}
+
+/// Reads `bytes` bytes at `offset`. The caller has compared the length with the file's.
+pub(crate) fn read_at(file: &File, path: &Path, offset: u64, bytes: u64) -> Result<Vec<u8>, Error> {
+    let mut content = Vec::new();
+    let reserved = usize::try_from(bytes).is_ok_and(|bytes| content.try_reserve_exact(bytes).is_ok());
+    if !reserved {
+        return Err(Error::io("hold the content of", path, io::ErrorKind::OutOfMemory.into()));
+    }
+    content.resize(bytes as usize, 0);
+    file.read_exact_at(&mut content, offset).map_err(|e| match e.kind() {
+        io::ErrorKind::UnexpectedEof => Error::damaged(path, "it ends early"),
+        _ => Error::io("read", path, e),
+    })?;
+    Ok(content)
+}
+
+/// Opens a file and tells its length.
+pub(crate) fn open(path: &Path) -> Result<(File, u64), Error> {
+    let file = File::open(path).at("open", path)?;
+    let bytes = file.metadata().at("look at", path)?.len();
+    Ok((file, bytes))
+}
+
+/// The bytes that everything under `folder` occupies on its disk. What vanishes meanwhile is not counted.
+pub(crate) fn occupied(folder: &Path) -> Result<u64, Error> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder).at("list", folder)? {
+        let entry = entry.at("list", folder)?;
+        let counted = match entry.metadata() {
+            Ok(meta) if meta.is_dir() => occupied(&entry.path()),
+            Ok(meta) => Ok(meta.blocks() * 512),
+            Err(e) => Err(Error::io("look at", &entry.path(), e)),
+        };
+        match counted {
+            Err(e) if e.is_gone() => {}
+            counted => bytes += counted?,
+        }
+    }
+    Ok(bytes)
+}

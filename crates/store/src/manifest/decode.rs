@@ -1,0 +1,108 @@
+//! Manifests read back.
+
+use std::path::{Path, PathBuf};
+
+use watari_types::{NodeId, RegionName, SnapshotId};
+use zstd::bulk;
+
+use super::header::{Header, MAX_ZERO_PAGES, PREFIX_BYTES, SIGNATURE_BYTES, header_bytes, signed_message};
+use super::runs::{self, Run};
+use crate::error::Error;
+use crate::files;
+use crate::key::NodeKey;
+use crate::snapshot::Snapshot;
+
+/// A manifest whose bytes are those its id stands for.
+pub(crate) struct Manifest {
+    path: PathBuf,
+    id: SnapshotId,
+    header: Header,
+    bytes: Vec<u8>,
+    /// Where the first delta begins.
+    body: usize,
+}
+
+impl Manifest {
+    /// Reads only the header and checks it against its own hash, not against the id.
+    pub(crate) fn read_header(path: &Path, id: SnapshotId) -> Result<Snapshot, Error> {
+        let (file, bytes) = files::open(path)?;
+        let of_path = |defect: crate::error::Defect| defect.of(path);
+        let prefix = files::read_at(&file, path, 0, bytes.min(PREFIX_BYTES as u64))?;
+        let json_bytes =
+            header_bytes(&prefix).map_err(of_path)?.min(bytes.saturating_sub(PREFIX_BYTES as u64));
+        let json = files::read_at(&file, path, PREFIX_BYTES as u64, json_bytes)?;
+        let header = Header::decode(&prefix, &json, bytes).map_err(of_path)?;
+        Ok(header.into_snapshot(id, bytes))
+    }
+
+    /// Reads all of it and checks it against the id; not the signature.
+    pub(crate) fn read(path: &Path, id: SnapshotId) -> Result<Manifest, Error> {
+        let (file, bytes) = files::open(path)?;
+        let bytes = files::read_at(&file, path, 0, bytes)?;
+        let of_path = |defect: crate::error::Defect| defect.of(path);
+        let json_bytes = header_bytes(&bytes).map_err(of_path)? as usize;
+        let Some((prefix, rest)) = bytes.split_at_checked(PREFIX_BYTES) else {
+            return Err(Error::damaged(path, "it ends early"));
+        };
+        let Some((json, _)) = rest.split_at_checked(json_bytes) else {
+            return Err(Error::damaged(path, "it ends early"));
+        };
+        let header = Header::decode(prefix, json, bytes.len() as u64).map_err(of_path)?;
+        let signed = &bytes[..bytes.len() - SIGNATURE_BYTES as usize];
+        if *blake3::hash(signed).as_bytes() != id.0 {
+            return Err(Error::damaged(path, "its content is not what it is named after"));
+        }
+        Ok(Manifest { path: path.to_owned(), id, header, body: PREFIX_BYTES + json_bytes, bytes })
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.header.clone().into_snapshot(self.id, self.bytes.len() as u64)
+    }
+
+    /// The node that is said to have made it.
+    pub(crate) fn node(&self) -> NodeId {
+        self.header.node
+    }
+
+    /// Whether that node signed it.
+    pub(crate) fn is_signed(&self) -> bool {
+        let signature = self.bytes.last_chunk();
+        signature.is_some_and(|signature| NodeKey::verify(self.node(), &signed_message(self.id), signature))
+    }
+
+    /// The deltas, as runs of pages.
+    pub(crate) fn deltas(&self) -> Result<Vec<(&RegionName, Vec<Run<'_>>)>, Error> {
+        let mut at = self.body;
+        let mut deltas = Vec::with_capacity(self.header.deltas.len());
+        for size in &self.header.deltas {
+            // That all sections fit into the file was checked with the header.
+            let bytes = size.bytes().unwrap_or(0) as usize;
+            let pages =
+                self.header.draft.regions.iter().find(|r| r.name == size.region).map_or(0, |r| r.pages());
+            let runs = runs::decode(&self.bytes[at..][..bytes], size, pages);
+            deltas.push((&size.region, runs.map_err(|defect| defect.of(&self.path))?));
+            at += bytes;
+        }
+        Ok(deltas)
+    }
+
+    /// Whether the deltas can be held page by page without running out of memory.
+    pub(crate) fn check_zero_pages(&self) -> Result<(), Error> {
+        match self.header.zero_pages() <= MAX_ZERO_PAGES {
+            true => Ok(()),
+            false => Err(Error::damaged(&self.path, "it says that more than 256 GiB became zero at once")),
+        }
+    }
+
+    /// The device state, decompressed.
+    pub(crate) fn device_state(&self) -> Result<Option<Vec<u8>>, Error> {
+        let Some(size) = self.header.device_state else { return Ok(None) };
+        let end = self.bytes.len() - SIGNATURE_BYTES as usize;
+        let stored = &self.bytes[end - size.stored_bytes as usize..end];
+        match bulk::decompress(stored, size.bytes as usize) {
+            Ok(state) if state.len() as u64 == size.bytes => Ok(Some(state)),
+            Ok(_) => Err(Error::damaged(&self.path, "its device state has the wrong length")),
+            Err(e) => Err(Error::damaged(&self.path, format!("its device state does not decompress: {e}"))),
+        }
+    }
+}

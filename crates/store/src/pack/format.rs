@@ -1,0 +1,185 @@
+//! The bytes of a pack but for its frames; see docs/FORMAT.md, *Packs*.
+
+use std::fmt;
+
+use watari_types::{PAGE_SIZE, PageHash};
+
+use crate::bytes::Parser;
+use crate::error::Defect;
+
+/// Pages compressed together: few enough that reading one page stays cheap, enough for it to compress well.
+pub(crate) const PAGES_PER_FRAME: usize = 64;
+/// Bytes in a full frame before compression.
+pub(crate) const FRAME_BYTES: usize = PAGES_PER_FRAME * PAGE_SIZE;
+/// More than any compressor makes of a full frame; a longer one is not read.
+const MAX_STORED_FRAME: u32 = 512 << 10;
+
+/// Bytes before the first frame.
+pub(crate) const HEADER_BYTES: u64 = 16;
+/// Bytes after the index.
+pub(crate) const FOOTER_BYTES: u64 = 64;
+/// A pack of one frame with one page in the shortest frame there can be is longer than this.
+pub(crate) const MIN_BYTES: u64 = HEADER_BYTES + FOOTER_BYTES;
+
+const VERSION: u32 = 1;
+const MAGIC: [u8; 8] = *b"WTRPACK\n";
+const END_MAGIC: [u8; 8] = *b"WTRPEND\n";
+const INDEX_HEAD_BYTES: u64 = 8;
+const FRAME_ENTRY_BYTES: u64 = 48;
+const HASH_BYTES: u64 = 32;
+
+/// A pack's name: the hash of its index, and through the hashes in there of all of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PackId(pub(crate) [u8; 32]);
+
+impl PackId {
+    pub(crate) fn parse(hex: &str) -> Option<PackId> {
+        let mut id = [0; 32];
+        hex::decode_to_slice(hex, &mut id).ok()?;
+        Some(PackId(id))
+    }
+}
+
+impl fmt::Display for PackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// Where a frame is and what is in it.
+#[derive(Clone)]
+pub(crate) struct Frame {
+    pub(crate) offset: u64,
+    pub(crate) bytes: u32,
+    /// The position of its first page among all pages of the pack.
+    pub(crate) first_page: u32,
+    pub(crate) pages: u32,
+    pub(crate) hash: [u8; 32],
+}
+
+/// What is in a pack, and where.
+#[derive(Default)]
+pub(crate) struct Index {
+    pub(crate) frames: Vec<Frame>,
+    pub(crate) pages: Vec<PageHash>,
+}
+
+/// The first bytes of every pack.
+pub(crate) fn header() -> [u8; HEADER_BYTES as usize] {
+    let mut bytes = [0; HEADER_BYTES as usize];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    bytes
+}
+
+impl Index {
+    /// Where the next frame begins.
+    pub(crate) fn end_of_frames(&self) -> u64 {
+        self.frames.last().map_or(HEADER_BYTES, |frame| frame.offset + u64::from(frame.bytes))
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes =
+            Vec::with_capacity(index_bytes(self.frames.len() as u32, self.pages.len() as u32) as usize);
+        bytes.extend((self.frames.len() as u32).to_le_bytes());
+        bytes.extend((self.pages.len() as u32).to_le_bytes());
+        for frame in &self.frames {
+            bytes.extend(frame.offset.to_le_bytes());
+            bytes.extend(frame.bytes.to_le_bytes());
+            bytes.extend(frame.pages.to_le_bytes());
+            bytes.extend(frame.hash);
+        }
+        for page in &self.pages {
+            bytes.extend(page.0);
+        }
+        bytes
+    }
+
+    /// Reads an index whose frames must fill the file up to `index_offset`.
+    pub(crate) fn decode(bytes: &[u8], index_offset: u64) -> Result<Index, Defect> {
+        let mut parser = Parser(bytes);
+        let (frame_count, page_count) = (parser.u32()?, parser.u32()?);
+        if page_count == 0 || bytes.len() as u64 != index_bytes(frame_count, page_count) {
+            return Err(Defect::new("its index has the wrong length"));
+        }
+        let mut index = Index {
+            frames: Vec::with_capacity(frame_count as usize),
+            pages: Vec::with_capacity(page_count as usize),
+        };
+        let mut first_page = 0_u32;
+        for _ in 0..frame_count {
+            let frame = Frame {
+                offset: parser.u64()?,
+                bytes: parser.u32()?,
+                pages: parser.u32()?,
+                first_page,
+                hash: parser.array()?,
+            };
+            let sound = frame.offset == index.end_of_frames()
+                && frame.bytes <= MAX_STORED_FRAME
+                && (1..=PAGES_PER_FRAME as u32).contains(&frame.pages);
+            first_page = match first_page.checked_add(frame.pages) {
+                Some(next) if sound => next,
+                _ => return Err(Defect::new("its index contradicts itself")),
+            };
+            index.frames.push(frame);
+        }
+        if first_page != page_count || index.end_of_frames() != index_offset {
+            return Err(Defect::new("its index contradicts itself"));
+        }
+        for _ in 0..page_count {
+            index.pages.push(PageHash(parser.array()?));
+        }
+        Ok(index)
+    }
+}
+
+fn index_bytes(frames: u32, pages: u32) -> u64 {
+    INDEX_HEAD_BYTES + FRAME_ENTRY_BYTES * u64::from(frames) + HASH_BYTES * u64::from(pages)
+}
+
+/// A pack's last bytes.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Footer {
+    pub(crate) index_offset: u64,
+    pub(crate) index_bytes: u64,
+    pub(crate) id: PackId,
+}
+
+impl Footer {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(FOOTER_BYTES as usize);
+        bytes.extend(self.index_offset.to_le_bytes());
+        bytes.extend(self.index_bytes.to_le_bytes());
+        bytes.extend(self.id.0);
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(END_MAGIC);
+        bytes
+    }
+
+    /// Reads the footer of a file of `file_bytes` bytes, given its first bytes and its last ones.
+    pub(crate) fn decode(first: &[u8], last: &[u8], file_bytes: u64) -> Result<Footer, Defect> {
+        let mut head = Parser(first);
+        let (magic, version, zero) = (head.array::<8>()?, head.u32()?, head.u32()?);
+        let mut foot = Parser(last);
+        let footer =
+            Footer { index_offset: foot.u64()?, index_bytes: foot.u64()?, id: PackId(foot.array()?) };
+        let (end_version, end_zero, end_magic) = (foot.u32()?, foot.u32()?, foot.array::<8>()?);
+        if magic != MAGIC || end_magic != END_MAGIC {
+            return Err(Defect::new("it is not a whole pack"));
+        }
+        if version == end_version && version > VERSION {
+            return Err(Defect::NewerFormat(version));
+        }
+        let end =
+            footer.index_offset.checked_add(footer.index_bytes).and_then(|e| e.checked_add(FOOTER_BYTES));
+        if (version, end_version) != (VERSION, VERSION)
+            || (zero, end_zero) != (0, 0)
+            || end != Some(file_bytes)
+        {
+            return Err(Defect::new("its header and footer contradict each other"));
+        }
+        Ok(footer)
+    }
+}

@@ -1,0 +1,62 @@
+//! A published pack: its index in memory, its frames on disk.
+
+use std::path::{Path, PathBuf};
+
+use watari_types::PageHash;
+
+use super::format::{FOOTER_BYTES, Footer, Frame, HEADER_BYTES, Index, MIN_BYTES, PackId};
+use crate::error::Error;
+use crate::files;
+
+/// A pack that can be read from. Holds no open file: a store has thousands of packs, a process a thousand
+/// files.
+pub(crate) struct Pack {
+    pub(crate) id: PackId,
+    pub(crate) path: PathBuf,
+    index: Index,
+}
+
+impl Pack {
+    /// Reads the index of the pack at `path` and checks everything but its frames.
+    pub(crate) fn open(path: &Path, id: PackId) -> Result<Pack, Error> {
+        let (file, bytes) = files::open(path)?;
+        if bytes < MIN_BYTES {
+            return Err(Error::damaged(path, format!("it has {bytes} bytes, too few for a pack")));
+        }
+        let first = files::read_at(&file, path, 0, HEADER_BYTES)?;
+        let last = files::read_at(&file, path, bytes - FOOTER_BYTES, FOOTER_BYTES)?;
+        let footer = Footer::decode(&first, &last, bytes).map_err(|defect| defect.of(path))?;
+        let index = files::read_at(&file, path, footer.index_offset, footer.index_bytes)?;
+        if footer.id != id || *blake3::hash(&index).as_bytes() != id.0 {
+            return Err(Error::damaged(path, "its index is not the one it is named after"));
+        }
+        let index = Index::decode(&index, footer.index_offset).map_err(|defect| defect.of(path))?;
+        Ok(Pack::new(path, id, index))
+    }
+
+    /// A pack whose index is known already.
+    pub(super) fn new(path: &Path, id: PackId, index: Index) -> Pack {
+        Pack { id, path: path.to_owned(), index }
+    }
+
+    /// The hashes of all pages, by position.
+    pub(crate) fn pages(&self) -> &[PageHash] {
+        &self.index.pages
+    }
+
+    /// The frames, in file order.
+    pub(crate) fn frames(&self) -> &[Frame] {
+        &self.index.frames
+    }
+
+    /// The hashes of the pages of one frame.
+    pub(crate) fn pages_of(&self, frame: &Frame) -> &[PageHash] {
+        &self.index.pages[frame.first_page as usize..][..frame.pages as usize]
+    }
+
+    /// In which frame the page at `position` is, and as the how manieth.
+    pub(crate) fn frame_of(&self, position: u32) -> (u32, u32) {
+        let frame = self.index.frames.partition_point(|frame| frame.first_page <= position) - 1;
+        (frame as u32, position - self.index.frames[frame].first_page)
+    }
+}

@@ -1,0 +1,130 @@
+//! Many pages at once: each frame is decoded once, on several threads.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use watari_types::{PAGE_SIZE, PageHash};
+
+use crate::error::{At, Error};
+use crate::index::Place;
+use crate::pack::{Decoder, Pack};
+use crate::store::Store;
+
+/// Receives neighbouring pages: the number of the first, and their content.
+type Sink<'a> = &'a (dyn Fn(u32, &[u8]) -> io::Result<()> + Sync);
+
+/// A page that is wanted, and where it is.
+struct Wanted {
+    place: Place,
+    number: u32,
+}
+
+impl Store {
+    /// Hands the content of `pages`, given by number and name, to `sink`, from `threads` threads at once and in
+    /// no particular order. Each frame is decoded once. Pages that are neighbours in the region and in a frame
+    /// come in one call, so the bytes are a multiple of the page size. Zero pages are not handed out.
+    ///
+    /// If a page is missing, nothing is handed out. After another error, some pages have been.
+    pub fn read_pages(
+        &self,
+        pages: impl Iterator<Item = (u32, PageHash)>,
+        threads: usize,
+        sink: &(dyn Fn(u32, &[u8]) -> io::Result<()> + Sync),
+    ) -> Result<(), Error> {
+        let mut wanted = self.locate(pages)?;
+        wanted.sort_unstable_by_key(|w| (w.frame(), w.number));
+        let frames: Vec<&[Wanted]> = wanted.chunk_by(|a, b| a.frame() == b.frame()).collect();
+        let job = Job { store: self, sink, frames, next: AtomicUsize::new(0), stop: AtomicBool::new(false) };
+        let failure = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..threads.min(job.frames.len()).max(1) {
+                scope.spawn(|| {
+                    if let Err(e) = job.work() {
+                        job.stop.store(true, Ordering::Relaxed);
+                        failure.lock().get_or_insert(e);
+                    }
+                });
+            }
+        });
+        failure.into_inner().map_or(Ok(()), Err)
+    }
+
+    fn locate(&self, pages: impl Iterator<Item = (u32, PageHash)>) -> Result<Vec<Wanted>, Error> {
+        let mut wanted = Vec::new();
+        let mut refreshed = false;
+        for (number, page) in pages.filter(|(_, page)| !page.is_zero_page()) {
+            let mut place = self.find(&page);
+            if place.is_none() && !std::mem::replace(&mut refreshed, true) {
+                self.refresh()?;
+                place = self.find(&page);
+            }
+            wanted.push(Wanted { place: place.ok_or_else(|| self.missing(&page))?, number });
+        }
+        Ok(wanted)
+    }
+}
+
+impl Wanted {
+    /// Equal for pages of one frame only; all frames of a pack come one after the other.
+    fn frame(&self) -> (*const Pack, u32) {
+        (Arc::as_ptr(&self.place.pack), self.place.frame)
+    }
+
+    fn follows(&self, before: &Wanted) -> bool {
+        before.number.checked_add(1) == Some(self.number) && before.place.slot + 1 == self.place.slot
+    }
+
+    fn page(&self) -> &PageHash {
+        let Place { pack, frame, slot } = &self.place;
+        &pack.pages_of(&pack.frames()[*frame as usize])[*slot as usize]
+    }
+}
+
+/// The work of one [`Store::read_pages`], frame by frame, shared by its threads.
+struct Job<'a> {
+    store: &'a Store,
+    sink: Sink<'a>,
+    frames: Vec<&'a [Wanted]>,
+    next: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Job<'_> {
+    fn work(&self) -> Result<(), Error> {
+        let mut decoder = Decoder::new().at("start decompressing", &self.store.layout().root)?;
+        while !self.stop.load(Ordering::Relaxed) {
+            let Some(wanted) = self.frames.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
+            match self.hand_out(wanted, &mut decoder) {
+                Err(e) if e.is_gone() => self.hand_out_singly(wanted)?,
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_out(&self, wanted: &[Wanted], decoder: &mut Decoder) -> Result<(), Error> {
+        let Place { pack, frame, .. } = &wanted[0].place;
+        let content = decoder.decode(pack, *frame)?;
+        for run in wanted.chunk_by(|a, b| b.follows(a)) {
+            let from = run[0].place.slot as usize * PAGE_SIZE;
+            self.hand_over(run[0].number, &content[from..][..run.len() * PAGE_SIZE])?;
+        }
+        Ok(())
+    }
+
+    /// For pages whose pack was removed meanwhile because another one holds them now.
+    fn hand_out_singly(&self, wanted: &[Wanted]) -> Result<(), Error> {
+        let mut content = [0; PAGE_SIZE];
+        for w in wanted {
+            self.store.read_page(w.page(), &mut content)?;
+            self.hand_over(w.number, &content)?;
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self, page: u32, content: &[u8]) -> Result<(), Error> {
+        (self.sink)(page, content).map_err(|source| Error::Sink { page, source })
+    }
+}

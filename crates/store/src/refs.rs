@@ -1,0 +1,238 @@
+//! Refs: the only files that change, and what makes a snapshot exist.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use watari_types::{Generation, MachineId, RevTarget, SnapshotId};
+
+use crate::error::{At, Error};
+use crate::files::{NewFile, ensure_dir, sync_parent};
+use crate::store::Store;
+
+/// Shortest beginning of a snapshot's id that is looked up.
+const MIN_PREFIX: usize = 4;
+
+/// The snapshot that a machine's present state descends from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Head {
+    /// Its generation.
+    pub generation: Generation,
+    /// Its name.
+    pub id: SnapshotId,
+}
+
+/// The refs of one machine. Every change is durable when it returns, and seen whole or not at all.
+#[derive(Clone)]
+pub struct Refs {
+    store: Store,
+    machine: MachineId,
+    folder: PathBuf,
+}
+
+impl Store {
+    /// The refs of a machine, whether it has any or not.
+    pub fn refs(&self, machine: MachineId) -> Refs {
+        Refs { store: self.clone(), machine, folder: self.layout().refs(machine) }
+    }
+
+    /// The machines that have a snapshot or a head.
+    pub fn machines(&self) -> Result<Vec<MachineId>, Error> {
+        let mut machines = Vec::new();
+        for name in names_in(&self.layout().all_refs())? {
+            if let Ok(machine) = name.parse() {
+                let refs = self.refs(machine);
+                if !refs.generations()?.is_empty() || refs.head_path().exists() {
+                    machines.push(machine);
+                }
+            }
+        }
+        machines.sort_unstable();
+        Ok(machines)
+    }
+
+    /// The snapshots whose id begins with `id_prefix`, with the machines whose generation they are. None if it
+    /// has fewer than 4 digits, or is not hexadecimal.
+    pub fn find_snapshot(&self, id_prefix: &str) -> Result<Vec<(MachineId, SnapshotId)>, Error> {
+        let mut found = Vec::new();
+        if id_prefix.len() < MIN_PREFIX {
+            return Ok(found);
+        }
+        let prefix = id_prefix.to_ascii_lowercase();
+        for machine in self.machines()? {
+            let snapshots = self.refs(machine).list()?;
+            let ids =
+                snapshots.into_iter().map(|(_, id)| id).filter(|id| id.to_string().starts_with(&prefix));
+            found.extend(ids.map(|id| (machine, id)));
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+}
+
+impl Refs {
+    /// The snapshot the machine's present state descends from; none before the first.
+    pub fn head(&self) -> Result<Option<Head>, Error> {
+        let path = self.head_path();
+        let Some(text) = read_line(&path)? else { return Ok(None) };
+        let head = text.split_once(' ').and_then(|(generation, id)| {
+            Some(Head { generation: Generation(generation.parse().ok()?), id: id.parse().ok()? })
+        });
+        head.map(Some)
+            .ok_or_else(|| Error::damaged(&path, format!("{text:?} is not a generation and a snapshot")))
+    }
+
+    /// Says which snapshot the machine's present state descends from.
+    pub fn set_head(&self, generation: Generation, id: SnapshotId) -> Result<(), Error> {
+        self.store.check_snapshot(id)?;
+        ensure_dir(&self.folder)?;
+        self.write_line(&format!("{generation} {id}"))?.publish(&self.head_path())
+    }
+
+    /// Adds a snapshot to the machine's history: it exists from this moment on. Adding it again changes
+    /// nothing; another snapshot of the same generation is refused.
+    pub fn add(&self, generation: Generation, id: SnapshotId) -> Result<(), Error> {
+        self.store.check_snapshot(id)?;
+        ensure_dir(&self.folder)?;
+        ensure_dir(&self.folder.join("snapshots"))?;
+        let path = self.generation_path(generation);
+        if self.write_line(&id.to_string())?.publish_new(&path)? {
+            return Ok(());
+        }
+        match self.get(generation)? {
+            Some(existing) if existing != id => {
+                Err(Error::GenerationTaken { machine: self.machine, generation, existing })
+            }
+            // Whoever wrote it may not have synced its name yet.
+            _ => sync_parent(&path),
+        }
+    }
+
+    /// The snapshot of that generation.
+    pub fn get(&self, generation: Generation) -> Result<Option<SnapshotId>, Error> {
+        read_id(&self.generation_path(generation))
+    }
+
+    /// All snapshots of the machine, by ascending generation.
+    pub fn list(&self) -> Result<Vec<(Generation, SnapshotId)>, Error> {
+        let mut snapshots = Vec::new();
+        for generation in self.generations()? {
+            snapshots.extend(self.get(generation)?.map(|id| (generation, id)));
+        }
+        Ok(snapshots)
+    }
+
+    /// Gives a snapshot a tag, taking it from the one that had it.
+    pub fn tag(&self, tag: &str, id: SnapshotId) -> Result<(), Error> {
+        if !RevTarget::is_tag(tag) {
+            return Err(Error::BadTag(tag.chars().take(80).collect()));
+        }
+        self.store.check_snapshot(id)?;
+        ensure_dir(&self.folder)?;
+        ensure_dir(&self.folder.join("tags"))?;
+        self.write_line(&id.to_string())?.publish(&self.folder.join("tags").join(tag))
+    }
+
+    /// All tags and their snapshots.
+    pub fn tags(&self) -> Result<BTreeMap<String, SnapshotId>, Error> {
+        let mut tags = BTreeMap::new();
+        for tag in self.tag_names()? {
+            if let Some(id) = read_id(&self.folder.join("tags").join(&tag))? {
+                tags.insert(tag, id);
+            }
+        }
+        Ok(tags)
+    }
+
+    /// Removes all refs of the machine, at once: its snapshots do not exist any more.
+    pub fn remove_all(self) -> Result<(), Error> {
+        // A name nobody else has, whose folder this renames over.
+        let grave = tempfile::tempdir_in(self.store.layout().tmp()).at("create a folder in", &self.folder)?;
+        match fs::rename(&self.folder, grave.path()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.at("remove", &self.folder)?,
+        }
+        sync_parent(&self.folder)?;
+        drop(grave);
+        Ok(())
+    }
+
+    /// Every ref, each with what reading it gave.
+    pub(crate) fn read_all(&self) -> Result<Vec<Result<SnapshotId, Error>>, Error> {
+        let generations = self.generations()?.into_iter().map(|generation| self.generation_path(generation));
+        let tags = self.tag_names()?.into_iter().map(|tag| self.folder.join("tags").join(tag));
+        let mut ids: Vec<_> = generations.chain(tags).filter_map(|path| read_id(&path).transpose()).collect();
+        ids.extend(self.head().map(|head| head.map(|head| head.id)).transpose());
+        Ok(ids)
+    }
+
+    fn generations(&self) -> Result<Vec<Generation>, Error> {
+        let names = names_in(&self.folder.join("snapshots"))?;
+        let mut generations: Vec<Generation> = names
+            .iter()
+            .filter_map(|name| name.parse().ok().filter(|number: &u64| number.to_string() == *name))
+            .map(Generation)
+            .collect();
+        generations.sort_unstable();
+        Ok(generations)
+    }
+
+    fn tag_names(&self) -> Result<Vec<String>, Error> {
+        Ok(names_in(&self.folder.join("tags"))?.into_iter().filter(|name| RevTarget::is_tag(name)).collect())
+    }
+
+    fn head_path(&self) -> PathBuf {
+        self.folder.join("head")
+    }
+
+    fn generation_path(&self, generation: Generation) -> PathBuf {
+        self.folder.join("snapshots").join(generation.to_string())
+    }
+
+    fn write_line(&self, text: &str) -> Result<NewFile, Error> {
+        let file = NewFile::create(&self.store.layout().tmp())?;
+        file.write_at(format!("{text} {}\n", check_of(text)).as_bytes(), 0)?;
+        Ok(file)
+    }
+}
+
+/// What a ref ends with, so that a flipped bit in it is noticed.
+fn check_of(text: &str) -> String {
+    hex::encode(&blake3::hash(text.as_bytes()).as_bytes()[..4])
+}
+
+/// The text of a ref without its check; none if there is no such file.
+fn read_line(path: &Path) -> Result<Option<String>, Error> {
+    let content = match fs::read(path) {
+        Ok(content) => content,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io("read", path, e)),
+    };
+    let line = std::str::from_utf8(&content).ok().and_then(|text| text.strip_suffix('\n'));
+    match line.and_then(|line| line.rsplit_once(' ')) {
+        Some((text, check)) if check == check_of(text) => Ok(Some(text.to_owned())),
+        _ => Err(Error::damaged(path, "its content is not what was written")),
+    }
+}
+
+fn read_id(path: &Path) -> Result<Option<SnapshotId>, Error> {
+    let Some(text) = read_line(path)? else { return Ok(None) };
+    text.parse().map(Some).map_err(|e| Error::damaged(path, format!("it names no snapshot: {e}")))
+}
+
+/// The names in a folder, none if there is no such folder.
+fn names_in(folder: &Path) -> Result<Vec<String>, Error> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(e) => return Err(Error::io("list", folder, e)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.at("list", folder)?.file_name().into_string());
+    }
+    Ok(names)
+}

@@ -1,0 +1,160 @@
+//! The store as a whole: which packs there are, and pages by name.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use watari_types::{Page, PageHash};
+
+use crate::error::{At, Error};
+use crate::frames::FrameCache;
+use crate::index::{PageIndex, Place};
+use crate::layout::Layout;
+use crate::pack::{Pack, PackId, PackWriter};
+
+/// An open store. Cheap to clone; all clones share one index and one cache. Any number of processes may have
+/// the same folder open.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    layout: Layout,
+    index: RwLock<PageIndex>,
+    /// Packs whose index could not be read: what they hold counts as not there.
+    unreadable: Mutex<BTreeSet<PackId>>,
+    frames: FrameCache,
+}
+
+impl Store {
+    /// Opens the store in the folder `root`, creating what is missing, and removes what processes that died
+    /// left unfinished.
+    ///
+    /// A pack that is damaged does not keep the rest from being used: its pages count as missing, and
+    /// [`Store::verify`] reports it.
+    pub fn open(root: &Path) -> Result<Store, Error> {
+        let store = Store(Arc::new(Inner {
+            layout: Layout::create(root)?,
+            index: RwLock::default(),
+            unreadable: Mutex::default(),
+            frames: FrameCache::new(),
+        }));
+        store.refresh()?;
+        Ok(store)
+    }
+
+    /// Notices the packs that others have published or removed since the store was opened or last refreshed.
+    pub fn refresh(&self) -> Result<(), Error> {
+        let on_disk = self.packs_on_disk()?;
+        let (new, gone) = {
+            let index = self.0.index.read();
+            let new: Vec<PackId> = on_disk.iter().filter(|id| !index.has(**id)).copied().collect();
+            // A pack that another thread has just finished may be newer than the listing.
+            let gone = index.packs().iter().filter(|pack| !on_disk.contains(&pack.id) && !pack.path.exists());
+            (new, gone.map(|pack| pack.id).collect::<BTreeSet<_>>())
+        };
+        let opened = self.open_packs(new)?;
+        let mut index = self.0.index.write();
+        if !gone.is_empty() {
+            index.retain(|pack| !gone.contains(&pack.id));
+        }
+        opened.into_iter().for_each(|pack| index.insert(pack));
+        Ok(())
+    }
+
+    fn packs_on_disk(&self) -> Result<BTreeSet<PackId>, Error> {
+        let folder = self.0.layout.packs();
+        let mut ids = BTreeSet::new();
+        for entry in fs::read_dir(&folder).at("list", &folder)? {
+            let name = entry.at("list", &folder)?.file_name();
+            let id = name.to_str().and_then(|name| name.strip_suffix(".pack")).and_then(PackId::parse);
+            ids.extend(id);
+        }
+        Ok(ids)
+    }
+
+    fn open_packs(&self, ids: Vec<PackId>) -> Result<Vec<Arc<Pack>>, Error> {
+        let mut packs = Vec::with_capacity(ids.len());
+        let mut unreadable = BTreeSet::new();
+        for id in ids {
+            match Pack::open(&self.0.layout.pack(id), id) {
+                Ok(pack) => packs.push(Arc::new(pack)),
+                Err(e @ (Error::Damaged { .. } | Error::NewerFormat { .. })) => {
+                    if !self.0.unreadable.lock().contains(&id) {
+                        tracing::warn!("{e}");
+                    }
+                    unreadable.insert(id);
+                }
+                Err(e) if e.is_gone() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        *self.0.unreadable.lock() = unreadable;
+        Ok(packs)
+    }
+
+    /// Whether the store is known to hold the page. Always true for the zero page. Does not look for packs
+    /// that others have published since the last [`Store::refresh`].
+    pub fn contains(&self, page: &PageHash) -> bool {
+        page.is_zero_page() || self.0.index.read().contains(page)
+    }
+
+    /// Reads one page. Looks for new packs once before it says that the page is missing.
+    ///
+    /// What is read is protected by the checksum of its frame; it is not hashed again.
+    pub fn read_page(&self, page: &PageHash, into: &mut Page) -> Result<(), Error> {
+        if page.is_zero_page() {
+            into.fill(0);
+            return Ok(());
+        }
+        if let Some(place) = self.find(page) {
+            match self.0.frames.read(&place, into) {
+                Err(e) if e.is_gone() => {}
+                done => return done,
+            }
+        }
+        self.refresh()?;
+        let place = self.find(page).ok_or_else(|| self.missing(page))?;
+        self.0.frames.read(&place, into)
+    }
+
+    /// Begins a new pack. Pages that are in the store by now, whoever put them there, will not be written again.
+    pub fn new_pack(&self) -> Result<PackWriter, Error> {
+        self.refresh()?;
+        PackWriter::create(self.clone())
+    }
+
+    /// How many bytes the store occupies on its disk.
+    pub fn bytes(&self) -> Result<u64, Error> {
+        crate::files::occupied(&self.0.layout.root)
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.0.layout
+    }
+
+    pub(crate) fn find(&self, page: &PageHash) -> Option<Place> {
+        self.0.index.read().find(page)
+    }
+
+    pub(crate) fn add_pack(&self, pack: Pack) {
+        self.0.index.write().insert(Arc::new(pack));
+    }
+
+    pub(crate) fn packs(&self) -> Vec<Arc<Pack>> {
+        self.0.index.read().packs().to_vec()
+    }
+
+    /// What is wrong with each pack whose index cannot be read.
+    pub(crate) fn unreadable_packs(&self) -> Vec<Error> {
+        let ids = self.0.unreadable.lock().clone();
+        ids.into_iter().filter_map(|id| Pack::open(&self.0.layout.pack(id), id).err()).collect()
+    }
+
+    /// Why the page cannot be found: a damaged pack that may hold it is the better explanation.
+    pub(crate) fn missing(&self, page: &PageHash) -> Error {
+        let unreadable = self.unreadable_packs().into_iter().next();
+        unreadable.unwrap_or_else(|| Error::MissingPage { page: *page, store: self.0.layout.root.clone() })
+    }
+}

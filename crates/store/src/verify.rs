@@ -1,0 +1,209 @@
+//! Is everything still what was written? The one place where every page is hashed again.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use watari_types::{ErrorReport, MachineId, PageHash, SnapshotId};
+
+use crate::error::{At, Error};
+use crate::manifest::{Manifest, Run};
+use crate::pack::{Decoder, Pack, PackId};
+use crate::store::Store;
+
+/// How far verifying has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerifyProgress {
+    /// Pages hashed so far.
+    pub pages_done: u64,
+    /// Pages to be hashed in all.
+    pub pages_total: u64,
+}
+
+/// What verifying found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// Manifests that were checked.
+    pub snapshots_checked: u64,
+    /// Pages that were hashed.
+    pub pages_checked: u64,
+    /// What is not as it was written, by path; empty if all is well.
+    pub damaged: Vec<Damage>,
+}
+
+/// A file that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl Damage {
+    /// `file` is named where the error does not name one itself.
+    fn new(file: &Path, error: &Error) -> Damage {
+        match error {
+            Error::Damaged { path, what } => Damage { path: path.clone(), what: what.clone() },
+            other => Damage { path: file.to_owned(), what: ErrorReport::chain(other) },
+        }
+    }
+}
+
+impl Store {
+    /// Checks what `machine`'s refs reach, or everything: each ref, each manifest's id, signature and device
+    /// state, that all pages it names are there, and, on all cores, each frame and each page of it.
+    ///
+    /// Damage is no error but what the report is for. `progress` is called from several threads.
+    pub fn verify(
+        &self,
+        machine: Option<MachineId>,
+        progress: &(dyn Fn(VerifyProgress) + Sync),
+    ) -> Result<VerifyReport, Error> {
+        self.refresh()?;
+        let mut walk =
+            Walk { store: self, seen: HashSet::new(), frames: BTreeMap::new(), damaged: Vec::new() };
+        for machine in machine.map_or_else(|| self.machines(), |machine| Ok(vec![machine]))? {
+            walk.machine(machine)?;
+        }
+        let Walk { seen, mut frames, mut damaged, .. } = walk;
+        let unreadable = self.unreadable_packs();
+        damaged.extend(unreadable.iter().map(|error| Damage::new(&self.layout().packs(), error)));
+        if machine.is_none() {
+            frames.extend(self.packs().iter().flat_map(frames_of));
+        }
+        let check = FrameCheck::new(frames.into_iter().map(|((_, frame), pack)| (pack, frame)).collect());
+        damaged.append(&mut check.run(progress).at("start decompressing", &self.layout().root)?);
+        damaged.sort();
+        damaged.dedup();
+        let pages_checked = check.done.into_inner();
+        Ok(VerifyReport { snapshots_checked: seen.len() as u64, pages_checked, damaged })
+    }
+}
+
+fn frames_of(pack: &Arc<Pack>) -> impl Iterator<Item = ((PackId, u32), Arc<Pack>)> {
+    (0..pack.frames().len() as u32).map(|frame| ((pack.id, frame), Arc::clone(pack)))
+}
+
+/// From the refs to the frames: everything that can be reached, each thing once.
+struct Walk<'a> {
+    store: &'a Store,
+    seen: HashSet<SnapshotId>,
+    frames: BTreeMap<(PackId, u32), Arc<Pack>>,
+    damaged: Vec<Damage>,
+}
+
+impl Walk<'_> {
+    fn machine(&mut self, machine: MachineId) -> Result<(), Error> {
+        let folder = self.store.layout().refs(machine);
+        for found in self.store.refs(machine).read_all()? {
+            let mut next = match found {
+                Ok(id) => Some((id, folder.clone())),
+                Err(e) => {
+                    self.damaged.push(Damage::new(&folder, &e));
+                    None
+                }
+            };
+            while let Some((id, named_by)) = next {
+                next = match self.seen.insert(id) {
+                    true => self.snapshot(id, &named_by),
+                    false => None,
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks one manifest; its parent is to follow. `named_by` is what leads to it.
+    fn snapshot(&mut self, id: SnapshotId, named_by: &Path) -> Option<(SnapshotId, PathBuf)> {
+        let path = self.store.layout().snapshot(id);
+        let manifest = match self.store.manifest(id) {
+            Ok(manifest) => manifest,
+            Err(e) => {
+                let blamed = if matches!(e, Error::MissingSnapshot { .. }) { named_by } else { &path };
+                self.damaged.push(Damage::new(blamed, &e));
+                return None;
+            }
+        };
+        if !manifest.is_signed() {
+            let what = format!("it is not signed by node {}", manifest.node());
+            self.damaged.push(Damage { path: path.clone(), what });
+        }
+        if let Err(e) = manifest.device_state().and_then(|_| self.pages(&manifest, &path)) {
+            self.damaged.push(Damage::new(&path, &e));
+        }
+        manifest.snapshot().draft.parent.map(|parent| (parent, path))
+    }
+
+    fn pages(&mut self, manifest: &Manifest, path: &Path) -> Result<(), Error> {
+        let mut missing = Vec::new();
+        for (_, runs) in manifest.deltas()? {
+            for run in runs {
+                let Run::Data { hashes, .. } = run else { continue };
+                for page in hashes.iter().map(|hash| PageHash(*hash)).filter(|page| !page.is_zero_page()) {
+                    match self.store.find(&page) {
+                        Some(place) => drop(self.frames.insert((place.pack.id, place.frame), place.pack)),
+                        None => missing.push(page),
+                    }
+                }
+            }
+        }
+        if let [first, ..] = missing[..] {
+            let what =
+                format!("{} of its pages are in no readable pack, the first is {first}", missing.len());
+            self.damaged.push(Damage { path: path.to_owned(), what });
+        }
+        Ok(())
+    }
+}
+
+/// Frames being checked by several threads.
+struct FrameCheck {
+    frames: Vec<(Arc<Pack>, u32)>,
+    next: AtomicUsize,
+    done: AtomicU64,
+    total: u64,
+}
+
+impl FrameCheck {
+    fn new(frames: Vec<(Arc<Pack>, u32)>) -> FrameCheck {
+        let total = frames.iter().map(|(pack, frame)| u64::from(pack.frames()[*frame as usize].pages)).sum();
+        FrameCheck { frames, next: AtomicUsize::new(0), done: AtomicU64::new(0), total }
+    }
+
+    /// Checks all frames; what is wrong with them. Fails only if there is no memory to begin with.
+    fn run(&self, progress: &(dyn Fn(VerifyProgress) + Sync)) -> io::Result<Vec<Damage>> {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let damaged = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            let workers: Vec<_> =
+                (0..threads).map(|_| scope.spawn(|| self.work(progress, &damaged))).collect();
+            workers.into_iter().try_for_each(|worker| match worker.join() {
+                Ok(done) => done,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })?;
+        Ok(damaged.into_inner())
+    }
+
+    fn work(
+        &self,
+        progress: &(dyn Fn(VerifyProgress) + Sync),
+        damaged: &Mutex<Vec<Damage>>,
+    ) -> io::Result<()> {
+        let mut decoder = Decoder::new()?;
+        while let Some((pack, frame)) = self.frames.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(e) = decoder.check(pack, *frame) {
+                damaged.lock().push(Damage::new(&pack.path, &e));
+            }
+            let pages = u64::from(pack.frames()[*frame as usize].pages);
+            let pages_done = self.done.fetch_add(pages, Ordering::Relaxed) + pages;
+            progress(VerifyProgress { pages_done, pages_total: self.total });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,243 @@
+//! Snapshots and refs as a keeper uses them.
+
+use crate::support::*;
+use watari_store::{Error, Head, NodeKey, PackStats, Store};
+use watari_types::{Generation, MachineId, PAGE_SIZE, PageHash, RegionName, SnapshotId};
+
+#[test]
+fn a_snapshot_reads_back_as_it_was_published() {
+    let (_folder, store) = store();
+    store_pages(&store, 1..=200);
+    let delta = disk_delta(&[(0, 1), (1, 2), (2, 0), (7, 3), (4095, 200)]);
+    let draft = draft(1, None);
+    let (id, bytes) = store.publish(&draft, &delta, Some(b"device state"), &key()).unwrap();
+
+    let snapshot = store.snapshot(id).unwrap();
+    assert_eq!((snapshot.id, snapshot.node, snapshot.manifest_bytes), (id, key().id(), bytes));
+    assert_eq!(snapshot.draft, draft);
+    let counts = snapshot.changes[&RegionName::disk(0)];
+    assert_eq!((counts.data, counts.zero, snapshot.device_state_bytes), (4, 1, 12));
+    assert_eq!(store.delta(id).unwrap(), delta);
+    assert_eq!(store.device_state(id).unwrap().unwrap(), b"device state");
+}
+
+#[test]
+fn deltas_are_laid_over_each_other_from_the_first_on() {
+    let (_folder, store) = store();
+    let first = commit(&store, 1, None, &[(0, 1), (1, 2), (2, 3), (9, 4)]);
+    let second = commit(&store, 2, Some(first), &[(1, 0), (2, 5), (3, 6)]);
+
+    let table = &store.page_tables(second).unwrap()[&RegionName::disk(0)];
+    let expected = [(0, hash(1)), (2, hash(5)), (3, hash(6)), (9, hash(4))];
+    assert_eq!(table.iter().collect::<Vec<_>>(), expected);
+    assert!(store.page_tables(second).unwrap()[&ram()].is_empty());
+    let pages = contents(&store, table);
+    assert_eq!(pages[&3], page(6));
+    assert_eq!(pages.len(), 4);
+    assert_eq!(store.page_tables(first).unwrap()[&RegionName::disk(0)].get(1), hash(2));
+}
+
+#[test]
+fn pages_beyond_the_end_of_a_region_that_shrank_are_gone() {
+    let (_folder, store) = store();
+    let first = commit(&store, 1, None, &[(0, 1), (8, 2)]);
+    let mut smaller = draft(2, Some(first));
+    smaller.regions[1].bytes = 8 * PAGE_SIZE as u64;
+    let (second, _) = store.publish(&smaller, &disk_delta(&[(1, 1)]), None, &key()).unwrap();
+    let table = &store.page_tables(second).unwrap()[&RegionName::disk(0)];
+    assert_eq!(table.iter().map(|(page, _)| page).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(store.device_state(second).unwrap(), None);
+}
+
+#[test]
+fn neighbours_of_one_frame_come_as_one_call_and_zero_pages_not_at_all() {
+    let (_folder, store) = store();
+    store_pages(&store, 1..=100);
+    let wanted = (0..100).map(|index| (index, hash(index)));
+    let calls = std::sync::Mutex::new(vec![]);
+    store
+        .read_pages(wanted, 1, &|first, bytes| {
+            calls.lock().unwrap().push((first, bytes.len() / PAGE_SIZE));
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(calls.into_inner().unwrap(), [(1, 64), (65, 35)]);
+}
+
+#[test]
+fn a_failing_receiver_stops_the_reading_and_is_reported() {
+    let (_folder, store) = store();
+    store_pages(&store, 1..=10);
+    let pages = (0..10).map(|index| (index, hash(index)));
+    let error = store.read_pages(pages, 2, &|_, _| Err(std::io::ErrorKind::BrokenPipe.into())).unwrap_err();
+    assert!(matches!(error, Error::Sink { page: 1, .. }), "{error}");
+}
+
+#[test]
+fn nothing_is_handed_out_if_a_page_is_missing() {
+    let (_folder, store) = store();
+    store_pages(&store, [1, 2]);
+    let pages = [(0, hash(1)), (1, hash(3))].into_iter();
+    let error = store.read_pages(pages, 1, &|_, _| panic!("handed out")).unwrap_err();
+    assert!(matches!(error, Error::MissingPage { page, .. } if page == hash(3)), "{error}");
+    let error = store.read_page(&hash(3), &mut [0; PAGE_SIZE]).unwrap_err();
+    assert!(matches!(error, Error::MissingPage { .. }), "{error}");
+}
+
+#[test]
+fn pages_are_kept_once_and_zero_pages_never() {
+    let (_folder, store) = store();
+    let mut pack = store.new_pack().unwrap();
+    assert!(pack.put(hash(1), &page(1)).unwrap());
+    assert!(!pack.put(hash(1), &page(1)).unwrap());
+    assert!(!pack.put(PageHash::ZERO_PAGE, &page(0)).unwrap());
+    assert!(!store.contains(&hash(1)));
+    let stats = pack.finish().unwrap();
+    assert_eq!((stats.pages, stats.raw_bytes), (1, PAGE_SIZE as u64));
+    assert!(store.contains(&hash(1)) && store.contains(&PageHash::ZERO_PAGE));
+
+    let before = store.bytes().unwrap();
+    let mut again = store.new_pack().unwrap();
+    assert!(!again.put(hash(1), &page(1)).unwrap());
+    assert_eq!(again.finish().unwrap(), PackStats::default());
+    assert_eq!(store.bytes().unwrap(), before);
+}
+
+#[test]
+fn a_snapshot_that_would_not_be_whole_is_refused() {
+    let (_folder, store) = store();
+    store_pages(&store, [1]);
+    let refused = |draft, changes: &[(u32, u32)]| {
+        store.publish(&draft, &disk_delta(changes), None, &key()).unwrap_err()
+    };
+    assert!(
+        matches!(refused(draft(1, None), &[(0, 1), (1, 9)]), Error::MissingPage { page, .. } if page == hash(9))
+    );
+    let stranger = SnapshotId([9; 32]);
+    assert!(matches!(refused(draft(1, Some(stranger)), &[]), Error::MissingSnapshot { .. }));
+    assert!(matches!(refused(draft(1, None), &[(DISK_PAGES, 1)]), Error::BadDraft(_)));
+    let mut no_disk = draft(1, None);
+    no_disk.regions.pop();
+    assert!(matches!(refused(no_disk, &[(0, 1)]), Error::BadDraft(_)));
+    let mut twice = draft(1, None);
+    twice.regions.push(twice.regions[0].clone());
+    assert!(matches!(refused(twice, &[]), Error::BadDraft(_)));
+    let mut verbose = draft(1, None);
+    verbose.message = "x".repeat(1 << 20);
+    assert!(matches!(refused(verbose, &[]), Error::BadDraft(_)));
+}
+
+#[test]
+fn a_generation_is_never_given_twice_but_head_and_tags_move() {
+    let (_folder, store) = store();
+    let (a, b) = (publish(&store, 1, None, &[(0, 1)]), publish(&store, 1, None, &[(0, 2)]));
+    let refs = store.refs(MACHINE);
+    assert_eq!((refs.head().unwrap(), refs.list().unwrap()), (None, vec![]));
+    assert_eq!(store.machines().unwrap(), []);
+
+    refs.add(Generation(10), a).unwrap();
+    refs.add(Generation(9), b).unwrap();
+    refs.add(Generation(10), a).unwrap();
+    let taken = refs.add(Generation(10), b).unwrap_err();
+    assert!(matches!(taken, Error::GenerationTaken { existing, .. } if existing == a), "{taken}");
+    assert_eq!(refs.list().unwrap(), [(Generation(9), b), (Generation(10), a)]);
+    assert_eq!((refs.get(Generation(9)).unwrap(), refs.get(Generation(1)).unwrap()), (Some(b), None));
+
+    for id in [a, b] {
+        refs.set_head(Generation(3), id).unwrap();
+        assert_eq!(refs.head().unwrap(), Some(Head { generation: Generation(3), id }));
+        refs.tag("good", id).unwrap();
+        assert_eq!(refs.tags().unwrap().into_iter().collect::<Vec<_>>(), [("good".to_owned(), id)]);
+    }
+    for bad in ["", "../head", "12", ".hidden", "a/b"] {
+        assert!(matches!(refs.tag(bad, a), Err(Error::BadTag(_))), "{bad:?}");
+    }
+    let unknown = SnapshotId([1; 32]);
+    assert!(matches!(refs.add(Generation(11), unknown), Err(Error::MissingSnapshot { .. })));
+    assert!(matches!(refs.set_head(Generation(11), unknown), Err(Error::MissingSnapshot { .. })));
+    assert!(matches!(store.delta(unknown), Err(Error::MissingSnapshot { .. })));
+    assert_eq!(damage(&store), [""; 0]);
+}
+
+#[test]
+fn removing_a_machine_takes_its_refs_only() {
+    let (_folder, store) = store();
+    let id = commit(&store, 1, None, &[(0, 1)]);
+    let other = MachineId([0xB2; 16]);
+    store.refs(other).set_head(Generation(1), id).unwrap();
+    assert_eq!(store.machines().unwrap(), [MACHINE, other]);
+    store.refs(MACHINE).remove_all().unwrap();
+    store.refs(MACHINE).remove_all().unwrap();
+    assert_eq!(store.machines().unwrap(), [other]);
+    assert_eq!(store.refs(MACHINE).list().unwrap(), []);
+    assert_eq!(store.snapshot(id).unwrap().id, id);
+}
+
+#[test]
+fn a_snapshot_is_found_by_the_beginning_of_its_id() {
+    let (_folder, store) = store();
+    let id = commit(&store, 1, None, &[(0, 1)]);
+    commit(&store, 2, Some(id), &[(0, 2)]);
+    let hex = id.to_string();
+    for digits in [4, 5, 64] {
+        assert_eq!(store.find_snapshot(&hex[..digits]).unwrap(), [(MACHINE, id)]);
+    }
+    assert_eq!(store.find_snapshot(&hex.to_uppercase()).unwrap(), [(MACHINE, id)]);
+    for none in [&hex[..3], "../..", "zzzz", &format!("{hex}0")] {
+        assert_eq!(store.find_snapshot(none).unwrap(), []);
+    }
+}
+
+#[test]
+fn verify_counts_what_it_checked_and_tells_how_far_it_is() {
+    let (_folder, store) = store();
+    let first = commit(&store, 1, None, &(0..300).map(|page| (page, page + 1)).collect::<Vec<_>>());
+    commit(&store, 2, Some(first), &[(0, 1000)]);
+    store_pages(&store, [2000]);
+    let last = std::sync::Mutex::new(0);
+    let report = store
+        .verify(None, &|progress| {
+            assert_eq!(progress.pages_total, 302);
+            let mut last = last.lock().unwrap();
+            *last = progress.pages_done.max(*last);
+        })
+        .unwrap();
+    assert_eq!((report.snapshots_checked, report.pages_checked, report.damaged), (2, 302, vec![]));
+    assert_eq!(last.into_inner().unwrap(), 302);
+    let report = store.verify(Some(MACHINE), &|_| ()).unwrap();
+    assert_eq!((report.snapshots_checked, report.pages_checked), (2, 301));
+    let report = store.verify(Some(MachineId([9; 16])), &|_| ()).unwrap();
+    assert_eq!((report.snapshots_checked, report.pages_checked), (0, 0));
+}
+
+#[test]
+fn a_node_keeps_its_key_and_nobody_else_reads_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    let key = NodeKey::load_or_create(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(NodeKey::load_or_create(&path).unwrap().id(), key.id());
+    let signature = key.sign(b"message");
+    assert!(NodeKey::verify(key.id(), b"message", &signature));
+    assert!(!NodeKey::verify(key.id(), b"massage", &signature));
+    assert!(!NodeKey::verify(crate::support::key().id(), b"message", &signature));
+    assert!(!format!("{key:?}").contains(&std::fs::read_to_string(&path).unwrap()[..16]));
+
+    for broken in ["", "abc\n", &"0".repeat(64), &"x".repeat(65)] {
+        std::fs::write(&path, broken).unwrap();
+        assert!(matches!(NodeKey::load_or_create(&path), Err(Error::Damaged { .. })), "{broken:?}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), broken);
+    }
+}
+
+#[test]
+fn a_store_of_a_later_version_is_left_alone() {
+    let (folder, _store) = store();
+    let root = folder.path().join("store");
+    std::fs::write(root.join("format"), "watari-store 2\n").unwrap();
+    let refused = Store::open(&root).err().unwrap();
+    assert!(matches!(refused, Error::NewerFormat { version: 2, .. }), "{refused}");
+    std::fs::write(root.join("format"), "something\n").unwrap();
+    assert!(matches!(Store::open(&root).err().unwrap(), Error::Damaged { .. }));
+}

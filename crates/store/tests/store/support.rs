@@ -1,0 +1,137 @@
+//! What every test of the store needs: pages of known content, a machine, a store in a folder of its own.
+
+use std::collections::BTreeMap;
+
+use tempfile::TempDir;
+use watari_store::{NodeKey, SnapshotDraft, Store};
+use watari_types::{
+    Boot, Delta, DiskConfig, Epoch, Generation, MachineConfig, MachineId, PAGE_SIZE, Page, PageHash,
+    PageTable, Region, RegionName, SnapshotId,
+};
+
+pub(crate) const MACHINE: MachineId = MachineId([0xA1; 16]);
+pub(crate) const DISK_PAGES: u32 = 4096;
+
+/// A store in a folder that is removed with it.
+pub(crate) fn store() -> (TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("store")).unwrap();
+    (folder, store)
+}
+
+pub(crate) fn key() -> NodeKey {
+    NodeKey::from_seed([7; 32])
+}
+
+/// The page that stands for `number`; 0 is the zero page. Half of it compresses, half does not.
+pub(crate) fn page(number: u32) -> Page {
+    let mut page = [0; PAGE_SIZE];
+    if number > 0 {
+        page[..4].copy_from_slice(&number.to_le_bytes());
+        let mut noise = blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof();
+        noise.fill(&mut page[2048..]);
+    }
+    page
+}
+
+pub(crate) fn hash(number: u32) -> PageHash {
+    PageHash::of(&page(number))
+}
+
+/// Puts pages into a new pack.
+pub(crate) fn store_pages(store: &Store, numbers: impl IntoIterator<Item = u32>) {
+    let mut pack = store.new_pack().unwrap();
+    for number in numbers {
+        pack.put(hash(number), &page(number)).unwrap();
+    }
+    pack.finish().unwrap();
+}
+
+pub(crate) fn draft(generation: u64, parent: Option<SnapshotId>) -> SnapshotDraft {
+    SnapshotDraft {
+        config: MachineConfig {
+            id: MACHINE,
+            memory_bytes: 1 << 20,
+            cpus: 1,
+            machine_type: "pc-q35-8.2".to_owned(),
+            cpu_model: "x86-64-v2".to_owned(),
+            device_layout: 1,
+            boot: Boot::Disk,
+            disks: vec![DiskConfig { bytes: u64::from(DISK_PAGES) * PAGE_SIZE as u64 }],
+            nics: vec![],
+        },
+        machine_name: "web".parse().unwrap(),
+        parent,
+        generation: Generation(generation),
+        epoch: Epoch(1),
+        branch: "main".to_owned(),
+        created_unix_ms: 1_700_000_000_000,
+        message: "a \"message\"\nin two lines".to_owned(),
+        regions: vec![
+            Region { name: ram(), bytes: 1 << 20 },
+            Region { name: RegionName::disk(0), bytes: u64::from(DISK_PAGES) * PAGE_SIZE as u64 },
+        ],
+        qemu_version: "10.0.2".to_owned(),
+        accelerator: "tcg".to_owned(),
+        origin: None,
+        has_memory: true,
+    }
+}
+
+pub(crate) fn ram() -> RegionName {
+    RegionName::ram("m0").unwrap()
+}
+
+/// A delta of the disk: page index and the number of its new content.
+pub(crate) fn disk_delta(changes: &[(u32, u32)]) -> Delta {
+    let changes = changes.iter().map(|(index, number)| (*index, hash(*number))).collect();
+    BTreeMap::from([(RegionName::disk(0), changes)])
+}
+
+/// Stores the pages and publishes a snapshot of the disk, up to but not including its refs.
+pub(crate) fn publish(
+    store: &Store,
+    generation: u64,
+    parent: Option<SnapshotId>,
+    changes: &[(u32, u32)],
+) -> SnapshotId {
+    store_pages(store, changes.iter().map(|(_, number)| *number));
+    store.publish(&draft(generation, parent), &disk_delta(changes), Some(b"devices"), &key()).unwrap().0
+}
+
+/// Publishes a snapshot, its ref and the head.
+pub(crate) fn commit(
+    store: &Store,
+    generation: u64,
+    parent: Option<SnapshotId>,
+    changes: &[(u32, u32)],
+) -> SnapshotId {
+    let id = publish(store, generation, parent, changes);
+    let refs = store.refs(MACHINE);
+    refs.add(Generation(generation), id).unwrap();
+    refs.set_head(Generation(generation), id).unwrap();
+    id
+}
+
+/// The content of a table, page by page, as [`Store::read_pages`] hands it out.
+pub(crate) fn contents(store: &Store, table: &PageTable) -> BTreeMap<u32, Vec<u8>> {
+    let pages = std::sync::Mutex::new(BTreeMap::new());
+    store
+        .read_pages(table.iter(), 2, &|first, bytes| {
+            for (index, page) in (first..).zip(bytes.chunks_exact(PAGE_SIZE)) {
+                assert!(
+                    pages.lock().unwrap().insert(index, page.to_vec()).is_none(),
+                    "page {index} came twice"
+                );
+            }
+            Ok(())
+        })
+        .unwrap();
+    pages.into_inner().unwrap()
+}
+
+/// Everything verify says is damaged, one line each.
+pub(crate) fn damage(store: &Store) -> Vec<String> {
+    let report = store.verify(None, &|_| ()).unwrap();
+    report.damaged.iter().map(|d| format!("{}: {}", d.path.display(), d.what)).collect()
+}
