@@ -126,3 +126,78 @@ fn holes_among(range: &Range, file: BorrowedFd<'_>, pages: &PageSet) -> Result<P
 fn backing_error(range: &Range, offset: u64, errno: Errno) -> Error {
     Error::Backing { range: range.name.clone(), offset, source: errno.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
+    use rustix::io::pwrite;
+    use watari_types::RegionName;
+
+    use super::*;
+
+    const PAGES: u32 = 200;
+
+    fn range_with_data(data: &PageSet) -> Range {
+        let file = memfd_create("holes", MemfdFlags::CLOEXEC).unwrap();
+        let bytes = u64::from(PAGES) * PAGE_SIZE as u64;
+        ftruncate(&file, bytes).unwrap();
+        data.iter().for_each(|page| assert_eq!(pwrite(&file, b"x", offset(page)), Ok(1)));
+        Range { backing: Some(Arc::new(file)), ..Range::new(RegionName::ram("m0").unwrap(), 0, bytes) }
+    }
+
+    fn offset(page: u32) -> u64 {
+        u64::from(page) * PAGE_SIZE as u64
+    }
+
+    fn set(pages: Vec<(u32, u32)>) -> PageSet {
+        pages.iter().flat_map(|(start, count)| *start..(start + count).min(PAGES)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_page_is_a_hole_if_and_only_if_it_has_no_data(
+            data in prop::collection::vec((0..PAGES, 1..20u32), 0..20),
+            asked in prop::collection::vec((0..PAGES, 1..20u32), 0..20),
+        ) {
+            let (data, asked) = (set(data), set(asked));
+            let range = range_with_data(&data);
+            let file = range.backing.as_ref().unwrap();
+            let mut wanted = asked.clone();
+            wanted.subtract(&data);
+            prop_assert_eq!(holes_among(&range, file.as_fd(), &asked).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn an_old_stamp_is_trusted_until_a_hole_is_punched_and_a_fresh_one_never() {
+        let range = range_with_data(&PageSet::all(PAGES));
+        let fresh = Stamp::of(&range).unwrap().unwrap();
+        let old = Stamp { distinct: true, ..fresh };
+        let again = Stamp::of(&range).unwrap().unwrap();
+        assert!(again.is_unchanged_since(Some(old)));
+        assert!(!again.is_unchanged_since(Some(Stamp { distinct: false, ..fresh })));
+        assert!(!again.is_unchanged_since(None));
+        // A clock that ticks: the stamp differs as soon as the tick does.
+        while Stamp::of(&range).unwrap().unwrap().changed == old.changed {
+            let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(range.backing.as_ref().unwrap(), how, 0, PAGE_SIZE as u64).unwrap();
+        }
+        assert!(!Stamp::of(&range).unwrap().unwrap().is_unchanged_since(Some(old)));
+    }
+
+    #[test]
+    fn without_a_file_to_ask_every_page_that_leaves_memory_counts_once() {
+        let range = Range::new(RegionName::ram("m0").unwrap(), 0, offset(PAGES));
+        let mut holes = Holes::default();
+        let mut gone = |written: PageSet, absent: PageSet| {
+            holes.update(&range, None, &written, &absent).unwrap().iter().collect::<Vec<_>>()
+        };
+        assert_eq!(gone(PageSet::new(), set(vec![(0, 3)])), [0, 1, 2]);
+        assert_eq!(gone(PageSet::new(), set(vec![(2, 2)])), [3]);
+        assert_eq!(gone(set(vec![(0, 1)]), set(vec![(0, 4)])), [0, 1]);
+        assert_eq!(gone(PageSet::new(), set(vec![(0, 4)])), []);
+    }
+}

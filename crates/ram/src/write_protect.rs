@@ -12,6 +12,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 
 use rustix::process::{ForeignRawFd, PidfdGetfdFlags, pidfd_getfd};
 use watari_types::{PAGE_SIZE, PageSet};
@@ -79,6 +80,19 @@ impl WriteProtect {
     }
 }
 
+impl WriteProtect {
+    /// A walk over the memory of a process that is ending meets fewer and fewer pages and no error. Reading the
+    /// pagemap comes to its end at once then.
+    fn check_memory_is_there(&self) -> Result<(), Error> {
+        let pid = self.pid;
+        match self.pagemap.read_at(&mut [0; 8], 0) {
+            Ok(0) => Err(Error::Gone { pid }),
+            Ok(_) => Ok(()),
+            Err(source) => Err(system("reading the pagemap", pid, source)),
+        }
+    }
+}
+
 /// `EINVAL` is also the answer when another keeper enabled the features before us. Whether it was these is
 /// found out by the first scan, which is refused on a range without asynchronous protection.
 fn enable(uffd: BorrowedFd<'_>) -> std::io::Result<()> {
@@ -113,7 +127,7 @@ impl Tracker for WriteProtect {
                 }
             }
         }
-        Ok(())
+        self.check_memory_is_there()
     }
 }
 

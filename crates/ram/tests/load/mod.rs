@@ -3,7 +3,7 @@
 //! The test binary starts *itself* as that process: each test file that uses this module has a test called
 //! `load_process`, which does nothing unless it was started that way.
 
-#![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, dead_code, unreachable_pub)]
 
 mod area;
 mod client;

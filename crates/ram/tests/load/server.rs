@@ -1,6 +1,6 @@
 //! The load's side: does what each line on standard input says, and answers.
 
-use std::io::{BufRead, Write, stdin, stdout};
+use std::io::{BufRead, stdin};
 use std::os::fd::AsRawFd;
 
 use rustix::mm::Advice;
@@ -23,7 +23,7 @@ pub fn serve_if_asked() {
         let line = line.unwrap();
         let words: Vec<&str> = line.split_whitespace().collect();
         let answer = obey(&mut areas, words[0], &words[1..]);
-        writeln!(stdout(), "\n{MARK}{answer}").unwrap();
+        println!("\n{MARK}{answer}");
     }
 }
 

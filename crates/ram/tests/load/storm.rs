@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use rustix::mm::Advice;
+
 use super::Kind;
 use super::area::{Area, fork_briefly};
 
@@ -45,6 +47,9 @@ fn one_write(areas: &[Area], mut random: Random, write: u64) -> Random {
         240..243 => {
             let pages = if area.kind == Kind::Anonymous && random.below(50) == 0 { 512 } else { 16 };
             area.drop_pages(page, (1 + random.below(pages)).min(area.pages() - page));
+        }
+        243..245 => {
+            area.advise(page, (1 + random.below(16)).min(area.pages() - page), Advice::LinuxPageOut);
         }
         _ => area.store(page, random.below(512), write),
     }
