@@ -1,5 +1,6 @@
 //! What every start of an instance stands on: disks, their server, memory, the QEMU process.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -48,6 +49,8 @@ pub(crate) struct Ground {
     pub(crate) store: Store,
     pub(crate) key: NodeKey,
     pub(crate) settings: Settings,
+    /// Where to look for QEMU, as in `PATH`.
+    pub(crate) search_path: OsString,
 }
 
 /// A QEMU that was started and does not run its guest yet, or that was taken over.
@@ -99,7 +102,8 @@ impl Ground {
         let export = |(index, disk): (usize, &Disk)| {
             (index.to_string(), Arc::new(disk.clone()) as Arc<dyn nbd::Export>)
         };
-        Ok(nbd::Server::start(listener, disks.iter().enumerate().map(export).collect())?)
+        nbd::Server::start(listener, disks.iter().enumerate().map(export).collect())
+            .map_err(Error::io("serve disks on", &socket))
     }
 
     /// Main memory for a resume: a shared head, or an empty file to be filled.
@@ -117,7 +121,7 @@ impl Ground {
         for name in [QMP_SOCKET, VNC_SOCKET, SERIAL_SOCKET, AGENT_SOCKET] {
             remove_stale(&self.home.socket(name))?;
         }
-        let qemu = Qemu::find()?;
+        let qemu = Qemu::find_in(&self.search_path)?;
         let accel = match self.settings.accelerator {
             Some(accel) => accel,
             None => load_json::<AccelProbe>(&self.node.accel())?.accel,

@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use watari_disk::{Disk, Hydration, Sealed, nbd};
@@ -24,6 +24,8 @@ use crate::{Error, Result};
 
 /// How long a guest agent may take for anything.
 const AGENT_LIMIT: Duration = Duration::from_secs(3);
+/// How long a guest may take to let go of a network card.
+const REPLACE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running machine. Whoever holds the instance is the only one who changes it.
 pub(crate) struct Instance {
@@ -48,7 +50,7 @@ pub(crate) struct Instance {
 
 /// What another keeper needs to take the machine over when this one dies: `run/NAME/instance.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct InstanceRecord {
+pub(crate) struct InstanceRecord {
     /// Process id of QEMU.
     pub qemu_pid: u32,
     /// When that process started, in clock ticks since boot: proc(5), `/proc/PID/stat`, field 22.
@@ -77,7 +79,7 @@ impl Instance {
 
     /// The state of everything but RAM and disks, as QEMU saves it.
     pub(crate) fn save_devices(&mut self) -> Result<Vec<u8>> {
-        self.monitor.save_devices(STATE_PATH)?;
+        self.monitor.save_devices(Path::new(STATE_PATH))?;
         read_all(&self.state_file).map_err(|source| Error::DeviceState { source })
     }
 
@@ -137,7 +139,7 @@ impl Instance {
 
     /// Asks the guest to power off: through its agent where there is one, else by the power button.
     pub(crate) fn ask_to_power_off(&self) -> Result<()> {
-        let by_agent = self.agent().and_then(|mut agent| agent.shutdown());
+        let by_agent = self.agent().and_then(|mut agent| agent.shutdown(AGENT_LIMIT));
         if let Err(error) = by_agent {
             tracing::info!(%error, "no guest agent: pressing the power button");
         }
@@ -148,7 +150,7 @@ impl Instance {
     /// Tells the guest what time it is, where an agent listens. A guest without one keeps its old time until
     /// it synchronises by itself.
     pub(crate) fn set_clock(&self) {
-        match self.agent().and_then(|mut agent| agent.set_time(std::time::SystemTime::now())) {
+        match self.agent().and_then(|mut agent| agent.set_time(SystemTime::now(), AGENT_LIMIT)) {
             Ok(()) => tracing::info!("the guest's clock is set"),
             Err(error) => tracing::info!(%error, "the guest's clock could not be set: no agent answers"),
         }
@@ -167,7 +169,7 @@ impl Instance {
             NetworkAction::Plug => self.monitor.set_link(0, true)?,
             NetworkAction::Unplug => self.monitor.set_link(0, false)?,
             NetworkAction::Replace { mac } => {
-                self.monitor.replace_nic(0, mac)?;
+                self.monitor.replace_nic(0, mac, REPLACE_LIMIT)?;
                 self.monitor.set_link(0, true)?;
                 self.file.config.nics[0].mac.clone_from(mac);
                 self.file.save(&self.home)?;

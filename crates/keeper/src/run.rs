@@ -54,6 +54,7 @@ fn live(home: &Path, tmpfs: &Path, name: &MachineName, start: &Start) -> Result<
         store: Store::open(&node.store())?,
         key: NodeKey::load_or_create(&node.node_key())?,
         settings: Settings::load(&node)?,
+        search_path: std::env::var_os("PATH").unwrap_or_default(),
         home: home.clone(),
         node,
     };

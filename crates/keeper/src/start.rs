@@ -13,6 +13,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::Child;
+use std::time::Duration;
 
 use watari_qemu::{QMP_SOCKET, RAM_BLOCK_MAIN, STATE_PATH};
 use watari_types::RegionName;
@@ -27,6 +28,9 @@ use crate::protocol::{NetworkAction, Start};
 use crate::ram::{self, Ram};
 use crate::record::{NetworkStart, Point, load_json};
 use crate::{Error, Result};
+
+/// How long QEMU may take to load the devices.
+const LOAD_LIMIT: Duration = Duration::from_secs(30);
 
 impl Ground {
     /// Brings the machine to life. Returns it with its QEMU if that is our child.
@@ -90,7 +94,7 @@ impl Ground {
             let ranges = ram::ranges(&blocks, &memory)?;
             let ram = Ram::arm(newborn.record.qemu_pid, newborn.record.uffd, ranges, self.settings.tracker_choice())?;
             write_all(&newborn.state_file, &devices)?;
-            newborn.monitor.load_devices(STATE_PATH)?;
+            newborn.monitor.load_devices(Path::new(STATE_PATH), LOAD_LIMIT)?;
             self.before_first_step(&newborn.monitor, network)?;
             newborn.monitor.cont()?;
             Ok(ram)
