@@ -12,7 +12,9 @@ fn a_checkpoint_is_resumed_where_it_was_taken_and_the_machine_counts_on() {
     lab.start_demo("m", "128M", "16M", COUNTER, "tick 5");
     let before = *numbers(&lab.serial("m"), "tick ").last().unwrap();
     let done = lab.ok(&["checkpoint", "m", "-m", "first", "--tag", "good"]);
-    for field in ["id", "generation", "pause_ms", "total_ms", "ram_pages", "disk_pages", "stored_bytes", "tracker"] {
+    for field in
+        ["id", "generation", "pause_ms", "total_ms", "ram_pages", "disk_pages", "stored_bytes", "tracker"]
+    {
         assert!(!done[field].is_null(), "{field} missing in {done}");
     }
     let console = lab.listen("m");
@@ -53,7 +55,13 @@ fn a_daemon_that_is_killed_finds_its_machines_and_the_guests_never_notice() {
 #[test]
 fn a_keeper_that_is_killed_is_replaced_and_the_next_checkpoint_is_complete() {
     let lab = Lab::new();
-    lab.start_demo("m", "160M", "32M", "watari.run=stamp watari.args=mem=48M,mem-rate=10,disk-rate=2", "STAMP pass=1");
+    lab.start_demo(
+        "m",
+        "160M",
+        "32M",
+        "watari.run=stamp watari.args=mem=48M,mem-rate=10,disk-rate=2",
+        "STAMP pass=1",
+    );
     lab.ok(&["checkpoint", "m"]);
     let qemu = lab.pid("m", "qemu_pid");
     for _ in 0..3 {

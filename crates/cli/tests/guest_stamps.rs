@@ -10,14 +10,23 @@ const RESTORES: usize = 20;
 
 /// A repeatable choice that is not regular.
 fn pick(n: usize, below: usize) -> usize {
-    let mixed = (n as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (n as u64 + 1)
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        .rotate_left(29)
+        .wrapping_mul(0xBF58_476D_1CE4_E5B9);
     (mixed >> 33) as usize % below
 }
 
 #[test]
 fn what_200_checkpoints_captured_is_right_in_20_random_restores() {
     let lab = Lab::new();
-    lab.start_demo("s", "160M", "32M", "watari.run=stamp watari.args=mem=64M,mem-rate=10,disk-rate=2", "STAMP pass=1");
+    lab.start_demo(
+        "s",
+        "160M",
+        "32M",
+        "watari.run=stamp watari.args=mem=64M,mem-rate=10,disk-rate=2",
+        "STAMP pass=1",
+    );
     let mut generations = Vec::new();
     for n in 0..CHECKPOINTS {
         let done = lab.ok(&["checkpoint", "s", "-m", &format!("stamps {n}")]);

@@ -1,1 +1,33 @@
-//! Placeholder until its room is furnished.
+//! The daemon of one node: an HTTP API over the machines of a home.
+//!
+//! ```text
+//!   watari (cli) ──HTTP, unix socket──┐                  ┌── keeper (a process for each running machine)
+//!                                     ▼                  │
+//!   browser ──HTTP, 127.0.0.1──► server ──► Node ──► supervise
+//!                                            │ create, lifecycle, branch, history, remove, exports
+//!                                            └──► store, machine.toml, state.json
+//! ```
+//!
+//! The server is asynchronous and holds no state; [`Node`](node::Node) blocks and is called on threads that may.
+//! Operations on one machine never overlap, and an operation that has begun is carried through even if its
+//! client goes away. [`doctor`] tests the host and needs no daemon.
+
+mod accel;
+pub mod api;
+mod branch;
+mod create;
+pub mod doctor;
+mod error;
+mod exports;
+mod history;
+mod host;
+mod lifecycle;
+mod node;
+mod remove;
+mod server;
+mod supervise;
+mod verify;
+
+pub use error::{Error, Result};
+pub use node::Options;
+pub use server::serve;

@@ -51,16 +51,18 @@ impl Lab {
             text(&output.stderr),
             self.logs()
         );
-        serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|e| panic!("watari {arguments:?} printed no JSON ({e}): {}", text(&output.stdout)))
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
+            panic!("watari {arguments:?} printed no JSON ({e}): {}", text(&output.stdout))
+        })
     }
 
     /// Runs a command that must fail as the contract says; its `error`.
     pub fn fails(&self, arguments: &[&str]) -> Value {
         let output = self.run(arguments);
         assert_eq!(output.status.code(), Some(1), "watari {arguments:?}: {}", text(&output.stdout));
-        let value: Value = serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|e| panic!("watari {arguments:?} printed no JSON ({e}): {}", text(&output.stdout)));
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
+            panic!("watari {arguments:?} printed no JSON ({e}): {}", text(&output.stdout))
+        });
         let error = value["error"].clone();
         let message = error["message"].as_str().unwrap_or_else(|| panic!("no message in {value}"));
         assert!(!message.is_empty() && !message.contains('\n'), "not one line: {message:?}");
@@ -111,7 +113,9 @@ impl Lab {
     pub fn logs(&self) -> String {
         let mut logs = String::new();
         let mut folders = vec![self.home().join("node")];
-        folders.extend(fs::read_dir(self.home().join("machines")).into_iter().flatten().flatten().map(|e| e.path()));
+        folders.extend(
+            fs::read_dir(self.home().join("machines")).into_iter().flatten().flatten().map(|e| e.path()),
+        );
         for folder in folders {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 if entry.path().extension().is_some_and(|e| e == "log") {
@@ -182,7 +186,9 @@ impl Console<'_> {
 
     /// Waits for the next whole number behind `word`, as in `tick 12`.
     pub fn next_number(&self, word: &str) -> u64 {
-        wait(&format!("{word} N on the console of {}", self.name), || numbers(&self.text(), word).first().copied())
+        wait(&format!("{word} N on the console of {}", self.name), || {
+            numbers(&self.text(), word).first().copied()
+        })
     }
 }
 
@@ -191,7 +197,9 @@ pub fn numbers(text: &str, word: &str) -> Vec<u64> {
     let complete = text.rfind('\n').map_or("", |end| &text[..end]);
     complete
         .lines()
-        .filter_map(|line| line.split_once(word)?.1.trim_start().split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
+        .filter_map(|line| {
+            line.split_once(word)?.1.trim_start().split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        })
         .collect()
 }
 

@@ -1,0 +1,50 @@
+//! `watari log`
+
+use clap::Args;
+use watari_node::api::{SnapshotInfo, SnapshotList};
+
+use super::Context;
+use crate::args::machine_name;
+use crate::failure::Result;
+use crate::format::{age, short};
+use crate::table::Table;
+
+/// Show a machine's snapshots, newest first
+#[derive(Args)]
+pub(crate) struct Log {
+    /// The machine
+    name: String,
+}
+
+impl Log {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
+        let name = machine_name(&self.name)?;
+        let list: SnapshotList = context.client()?.get(&format!("machines/{name}/log"))?;
+        context.out.result(&list, |list| {
+            if list.snapshots.is_empty() {
+                return format!(
+                    "{name} has no snapshots; `watari checkpoint {name}` makes one while it runs"
+                );
+            }
+            let mut table =
+                Table::new(&["", "GEN", "ID", "WHEN", "BRANCH", "PAGES", "TAGS", "MESSAGE"], &[1, 5]);
+            list.snapshots.iter().for_each(|snapshot| table.row(cells(snapshot)));
+            table.render()
+        })
+    }
+}
+
+fn cells(snapshot: &SnapshotInfo) -> [String; 8] {
+    let pages: u64 = snapshot.regions.iter().map(|region| region.changed_pages).sum();
+    [
+        // Where the machine is now.
+        if snapshot.head { "*" } else { "" }.to_owned(),
+        snapshot.generation.to_string(),
+        short(snapshot.id),
+        age(snapshot.created_unix_ms),
+        snapshot.branch.clone(),
+        pages.to_string(),
+        snapshot.tags.join(","),
+        snapshot.message.clone(),
+    ]
+}

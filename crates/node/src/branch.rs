@@ -1,0 +1,195 @@
+//! Going back and branching off: `restore` and `clone`.
+//!
+//! Both check everything they can (that the snapshot's whole chain of deltas can be read, that memory suffices)
+//! before they end or create anything.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use watari_keeper::home::MachineHome;
+use watari_keeper::protocol::Start;
+use watari_keeper::record::{MachineFile, MachineState, NetworkStart, Phase, Point};
+use watari_store::{Origin, Snapshot};
+use watari_types::{
+    Boot, ErrorKind, ErrorReport, MachineConfig, MachineId, MachineName, PAGE_SIZE, PageTable, Region,
+    RegionName,
+};
+
+use crate::api::{CloneNetwork, CloneRequest, Ready};
+use crate::create::{boot_file, now_unix_ms, random_id, random_mac, sync};
+use crate::node::{Node, OnProgress, hold};
+use crate::{Error, Result};
+
+impl Node {
+    /// Rolls a machine back to a snapshot of its history and runs it.
+    pub(crate) fn restore(
+        self: &Arc<Self>,
+        name: &MachineName,
+        rev: &str,
+        arrived: Instant,
+        progress: OnProgress,
+    ) -> Result<Ready> {
+        let (_, file) = self.machine(name)?;
+        let found = self.resolve(rev)?;
+        let refs = self.store.refs(file.config.id);
+        let in_history = refs.list()?.into_iter().find(|(_, id)| *id == found.id);
+        let Some((generation, snapshot)) = in_history else {
+            return Err(Error::BadRevision {
+                rev: rev.to_owned(),
+                problem: format!("is not in the history of {name}"),
+                hint: format!("`watari clone {rev} NEW` makes a machine of it"),
+            });
+        };
+        let header = self.store.snapshot(snapshot)?;
+        self.store.page_tables(snapshot)?;
+        let network = network_after_rollback(&file.config, &header);
+        self.settle(name)?;
+        let running = self.live(name);
+        let returned = running.as_ref().map_or(0, |_| file.config.memory_bytes);
+        self.ensure_memory(name, file.config.memory_bytes, returned)?;
+        self.ensure_accelerator(&self.qemu()?, progress)?;
+        if let Some(live) = running {
+            self.end_now(name, &live)?;
+        }
+        let start = Start::Resume { snapshot, generation, network, share_memory: false };
+        self.run_keeper(name, &start, progress)?;
+        self.ready(name, arrived)
+    }
+
+    /// Makes a new machine of a snapshot. The caller holds the lock of its name.
+    pub(crate) fn clone_machine(
+        self: &Arc<Self>,
+        name: &MachineName,
+        request: &CloneRequest,
+        arrived: Instant,
+        progress: OnProgress,
+    ) -> Result<Ready> {
+        self.ensure_free(name)?;
+        let rev = &request.rev;
+        let found = self.resolve(rev)?;
+        let snapshot = self.store.snapshot(found.id)?;
+        if !snapshot.draft.has_memory {
+            return Err(Error::BadRevision {
+                rev: rev.clone(),
+                problem: "holds no memory to resume".to_owned(),
+                hint: "choose a snapshot of the running machine".to_owned(),
+            });
+        }
+        let id = random_id()?;
+        let built = self.build(name, |home| {
+            let tables = self.store.page_tables(found.id)?;
+            self.furnish_boot(home, &snapshot.draft.config, &tables)?;
+            let (file, state) = clone_records(id, name, &snapshot, request.network)?;
+            let refs = self.store.refs(id);
+            refs.add(snapshot.draft.generation, snapshot.id)?;
+            refs.set_head(snapshot.draft.generation, snapshot.id)?;
+            Ok((file, state))
+        });
+        if let Err(error) = built {
+            self.store.refs(id).remove_all()?;
+            return Err(error);
+        }
+        if request.start {
+            return self.start(name, arrived, progress);
+        }
+        self.ready(name, arrived)
+    }
+
+    /// Puts kernel and initial ramdisk into a clone's folder: linked to the original's, which never change, or
+    /// else from the store.
+    fn furnish_boot(
+        &self,
+        home: &MachineHome,
+        config: &MachineConfig,
+        tables: &BTreeMap<RegionName, PageTable>,
+    ) -> Result<()> {
+        let Boot::Kernel { kernel, initrd, .. } = &config.boot else { return Ok(()) };
+        let original = self.name_of(config.id)?.map(|name| self.home.machine(&name));
+        for region in std::iter::once(kernel).chain(initrd) {
+            let (_, to) = boot_file(home, region.name.as_str())?;
+            let from = original.as_ref().map(|home| home.boot_file(region.name.rest()));
+            let is_linked = from.is_some_and(|from| {
+                fs::metadata(&from).is_ok_and(|found| found.len() == region.bytes)
+                    && fs::hard_link(&from, &to).is_ok()
+            });
+            if !is_linked {
+                let table = tables.get(&region.name).ok_or_else(|| missing(region))?;
+                self.write_region(region, table, &to)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_region(&self, region: &Region, table: &PageTable, to: &Path) -> Result<()> {
+        let file = fs::File::create(to).map_err(Error::io("create", to))?;
+        file.set_len(region.bytes).map_err(Error::io("size", to))?;
+        let file = Mutex::new(BufWriter::new(file));
+        let last = region.bytes;
+        self.store.read_pages(table.iter(), 1, &|page, bytes| {
+            let start = u64::from(page) * PAGE_SIZE as u64;
+            // The last page is padded with zeros that are no part of the file.
+            let length = (bytes.len() as u64).min(last.saturating_sub(start)) as usize;
+            let mut file = hold(&file);
+            file.seek(SeekFrom::Start(start))?;
+            file.write_all(&bytes[..length])
+        })?;
+        hold(&file).flush().map_err(Error::io("write", to))?;
+        sync(to)
+    }
+}
+
+/// What is written down about a machine that continues from another one's snapshot.
+fn clone_records(
+    id: MachineId,
+    name: &MachineName,
+    snapshot: &Snapshot,
+    network: CloneNetwork,
+) -> Result<(MachineFile, MachineState)> {
+    let draft = &snapshot.draft;
+    let mut config = MachineConfig { id, ..draft.config.clone() };
+    if network == CloneNetwork::Fresh {
+        for nic in &mut config.nics {
+            nic.mac = random_mac()?;
+        }
+    }
+    let origin = Origin { machine: draft.config.id, name: draft.machine_name.clone(), snapshot: snapshot.id };
+    let state = MachineState {
+        phase: Phase::Suspended,
+        base: Some(Point { generation: draft.generation, id: snapshot.id }),
+        resume_from: Some(snapshot.id),
+        network: match network {
+            CloneNetwork::Unplugged => NetworkStart::Unplugged,
+            CloneNetwork::Fresh => NetworkStart::Fresh,
+            CloneNetwork::Same => NetworkStart::Same,
+        },
+        ..MachineState::new()
+    };
+    let file =
+        MachineFile { name: name.clone(), created_unix_ms: now_unix_ms(), origin: Some(origin), config };
+    Ok((file, state))
+}
+
+/// A snapshot from before the machine was cloned knows the original's network card: with it, both machines
+/// would answer to one address.
+fn network_after_rollback(config: &MachineConfig, snapshot: &Snapshot) -> NetworkStart {
+    let was = &snapshot.draft.config;
+    if was.id == config.id {
+        NetworkStart::Same
+    } else if was.nics == config.nics {
+        NetworkStart::Unplugged
+    } else {
+        NetworkStart::Fresh
+    }
+}
+
+fn missing(region: &Region) -> Error {
+    Error::Report(ErrorReport::new(
+        ErrorKind::Damaged,
+        format!("the snapshot names {} as what it boots from, and does not hold it", region.name),
+        "`watari verify` tells what else is damaged",
+    ))
+}

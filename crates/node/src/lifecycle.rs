@@ -1,0 +1,229 @@
+//! What is done to one machine while it stays the same machine: start, stop, kill, pause, resume, checkpoint,
+//! its network card, its screen.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use watari_keeper::client;
+use watari_keeper::protocol::{Checkpointed, NetworkAction, Progress, Request, Start, Status};
+use watari_keeper::record::{MachineState, Phase};
+use watari_types::{MachineName, RevTarget};
+
+use crate::api::{
+    CheckpointInfo, CheckpointRequest, MachineInfo, NetworkChange, NetworkRequest, Ready, StopRequest,
+};
+use crate::create::random_mac;
+use crate::host::available_memory;
+use crate::node::{Node, OnProgress};
+use crate::supervise::Live;
+use crate::{Error, Result};
+
+/// What QEMU and the keeper need beside the guest's memory.
+const OVERHEAD_BYTES: u64 = 64 << 20;
+
+/// How long a guest may take to power off when everything is to end.
+const SHUTDOWN_LIMIT_MS: u64 = 20_000;
+
+impl Node {
+    /// Runs a machine that does not: boots it, or resumes it where it was suspended.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        name: &MachineName,
+        arrived: Instant,
+        progress: OnProgress,
+    ) -> Result<Ready> {
+        let (_, file) = self.machine(name)?;
+        let state = self.settle(name)?;
+        let (start, own_memory) = match (state.phase, state.resume_from) {
+            (Phase::Running | Phase::Paused, _) => return Err(wrong_state(name, state.phase)),
+            (Phase::Suspended, Some(snapshot)) => (
+                Start::Resume {
+                    snapshot,
+                    generation: state.base.map(|base| base.generation).unwrap_or_default(),
+                    network: state.network,
+                    share_memory: true,
+                },
+                !self.home.head(snapshot)?.exists(),
+            ),
+            _ => (Start::Boot, true),
+        };
+        let needed = if own_memory { file.config.memory_bytes } else { 0 };
+        self.ensure_memory(name, needed, 0)?;
+        self.ensure_accelerator(&self.qemu()?, progress)?;
+        self.run_keeper(name, &start, progress)?;
+        self.ready(name, arrived)
+    }
+
+    /// Says that a machine runs.
+    pub(crate) fn ready(&self, name: &MachineName, arrived: Instant) -> Result<Ready> {
+        let ready_ms = arrived.elapsed().as_secs_f64() * 1e3;
+        Ok(Ready { machine: self.info(name)?, ready_ms })
+    }
+
+    /// Refuses what would not fit into the host's memory. `returned` is what will be free by then.
+    pub(crate) fn ensure_memory(&self, name: &MachineName, guest_bytes: u64, returned: u64) -> Result<()> {
+        let (needed, free) = (guest_bytes + OVERHEAD_BYTES, available_memory()? + returned);
+        if needed <= free {
+            return Ok(());
+        }
+        Err(Error::NotEnoughMemory { name: name.clone(), needed_mib: needed >> 20, free_mib: free >> 20 })
+    }
+
+    /// Asks the guest to power off.
+    pub(crate) fn stop(self: &Arc<Self>, name: &MachineName, request: StopRequest) -> Result<MachineInfo> {
+        let live = self.running(name)?;
+        self.ask::<Status>(name, &Request::Stop { limit_ms: request.limit_ms }, &|_| {})?;
+        live.wait_for_end()?;
+        self.info(name)
+    }
+
+    /// Ends the machine at once. Takes the machine's lock only where no keeper is followed, so that a guest that
+    /// does not power off can be killed while somebody waits for it.
+    pub(crate) fn kill(self: &Arc<Self>, name: &MachineName) -> Result<MachineInfo> {
+        let live = match self.live(name) {
+            Some(live) => live,
+            None => {
+                let _busy = self.blocking_lock(name);
+                self.running(name)?
+            }
+        };
+        self.end_now(name, &live)?;
+        self.info(name)
+    }
+
+    /// Kills a running machine and waits until it can be started again.
+    pub(crate) fn end_now(&self, name: &MachineName, live: &Live) -> Result<()> {
+        self.ask::<Status>(name, &Request::Kill, &|_| {})?;
+        live.wait_for_end()
+    }
+
+    /// Ends every machine that runs, all at once: the guests are asked first, and killed if they have not powered
+    /// off in time.
+    pub(crate) fn end_all(self: &Arc<Self>) -> Result<()> {
+        let names = self.home.machine_names()?;
+        let ended: Vec<Result<()>> = std::thread::scope(|scope| {
+            let ending: Vec<_> = names.iter().map(|name| scope.spawn(|| self.end(name))).collect();
+            ending
+                .into_iter()
+                .map(|thread| {
+                    thread.join().unwrap_or_else(|_| Err(Error::Internal("ending a machine panicked".into())))
+                })
+                .collect()
+        });
+        ended.into_iter().collect()
+    }
+
+    fn end(self: &Arc<Self>, name: &MachineName) -> Result<()> {
+        let _busy = self.blocking_lock(name);
+        self.settle(name)?;
+        let Some(live) = self.live(name) else {
+            return Ok(());
+        };
+        if let Err(error) = self.stop(name, StopRequest { limit_ms: SHUTDOWN_LIMIT_MS }) {
+            tracing::info!(%name, error = &error as &dyn std::error::Error, "did not power off; killing it");
+            self.end_now(name, &live)?;
+        }
+        Ok(())
+    }
+
+    /// Holds the guest.
+    pub(crate) fn pause(self: &Arc<Self>, name: &MachineName) -> Result<MachineInfo> {
+        self.steer(name, &Request::Pause)
+    }
+
+    /// Lets the guest go on.
+    pub(crate) fn resume(self: &Arc<Self>, name: &MachineName) -> Result<MachineInfo> {
+        self.steer(name, &Request::Resume)
+    }
+
+    /// Captures the machine while it runs.
+    pub(crate) fn checkpoint(
+        self: &Arc<Self>,
+        name: &MachineName,
+        request: CheckpointRequest,
+        progress: OnProgress,
+    ) -> Result<CheckpointInfo> {
+        self.running(name)?;
+        if let Some(tag) = request.tag.as_deref().filter(|tag| !RevTarget::is_tag(tag)) {
+            return Err(Error::BadRequest(format!(
+                "{tag:?} cannot be a tag: use up to 64 letters, digits, '-', '_' and '.', not digits alone"
+            )));
+        }
+        let request = Request::Checkpoint { message: request.message, tag: request.tag };
+        self.ask::<Checkpointed>(name, &request, progress).map(CheckpointInfo::from)
+    }
+
+    /// Plugs, unplugs or replaces the network card.
+    pub(crate) fn network(
+        self: &Arc<Self>,
+        name: &MachineName,
+        request: NetworkRequest,
+    ) -> Result<MachineInfo> {
+        let action = match request.action {
+            NetworkChange::Plug => NetworkAction::Plug,
+            NetworkChange::Unplug => NetworkAction::Unplug,
+            NetworkChange::Fresh => NetworkAction::Replace { mac: random_mac()? },
+        };
+        self.steer(name, &Request::Network { action })
+    }
+
+    /// The screen, as a PNG.
+    pub(crate) fn screenshot(self: &Arc<Self>, name: &MachineName) -> Result<Vec<u8>> {
+        #[derive(Deserialize)]
+        struct Shot {
+            path: PathBuf,
+        }
+        self.running(name)?;
+        let Shot { path } = self.ask(name, &Request::Screenshot, &|_| {})?;
+        let png = fs::read(&path).map_err(Error::io("read", &path));
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        png
+    }
+
+    fn steer(self: &Arc<Self>, name: &MachineName, request: &Request) -> Result<MachineInfo> {
+        let live = self.running(name)?;
+        live.set_status(self.ask(name, request, &|_| {})?);
+        self.info(name)
+    }
+
+    /// The keeper of a machine that runs or is paused.
+    pub(crate) fn running(self: &Arc<Self>, name: &MachineName) -> Result<Arc<Live>> {
+        self.machine(name)?;
+        let MachineState { phase, .. } = self.settle(name)?;
+        self.live(name).ok_or_else(|| wrong_state(name, phase))
+    }
+
+    fn ask<T: DeserializeOwned>(
+        &self,
+        name: &MachineName,
+        request: &Request,
+        progress: OnProgress,
+    ) -> Result<T> {
+        let socket = self.home.machine(name).socket("keeper");
+        let answer = client::ask(&socket, request, |value| {
+            if let Ok(value) = serde_json::from_value::<Progress>(value) {
+                progress(value);
+            }
+        })?;
+        Ok(answer)
+    }
+}
+
+/// That a machine is in the wrong state, and what would help.
+pub(crate) fn wrong_state(name: &MachineName, phase: Phase) -> Error {
+    let (state, hint) = match phase {
+        Phase::Stopped => ("stopped", format!("`watari start {name}` boots it")),
+        Phase::Suspended => ("suspended", format!("`watari start {name}` resumes it")),
+        Phase::Running => ("running", format!("`watari stop {name}` or `watari kill {name}` first")),
+        Phase::Paused => ("paused", format!("`watari resume {name}` or `watari kill {name}` first")),
+        Phase::Crashed => (
+            "crashed",
+            format!("`watari restore {name}` resumes its last snapshot; `watari start {name}` boots it"),
+        ),
+    };
+    Error::WrongState { name: name.clone(), state: state.to_owned(), hint }
+}

@@ -1,0 +1,180 @@
+//! One node: its home, its store and its machines, as the daemon holds them.
+//!
+//! Every machine has a **slot**. Its `busy` lock is held for the whole of an operation, so that operations on
+//! one machine never overlap; reading what the machine is doing takes no such lock. `live` is there while a
+//! keeper runs and is followed (see [`supervise`](crate::supervise)).
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::OwnedMutexGuard;
+use watari_keeper::home::{Home, MachineHome};
+use watari_keeper::protocol::Progress;
+use watari_keeper::record::{MachineFile, MachineState};
+use watari_qemu::Qemu;
+use watari_store::{NodeKey, Store};
+use watari_types::{MachineName, NodeId};
+
+use crate::api::{InstanceInfo, MachineInfo, OriginInfo};
+use crate::supervise::Live;
+use crate::{Error, Result};
+
+/// Where long work says how far it is.
+pub(crate) type OnProgress<'a> = &'a (dyn Fn(Progress) + Sync);
+
+/// What a daemon is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The home's folder, created if missing.
+    pub home: PathBuf,
+    /// Where memory heads lie: a tmpfs, normally `/dev/shm`.
+    pub tmpfs: PathBuf,
+    /// Where to look for programs, in the form of `$PATH`.
+    pub search_path: OsString,
+    /// The web page's port on 127.0.0.1; 0 for any that is free.
+    pub port: u16,
+}
+
+/// One node. Its methods block; the server calls them off the async threads.
+pub(crate) struct Node {
+    pub(crate) home: Home,
+    pub(crate) store: Store,
+    pub(crate) id: NodeId,
+    pub(crate) options: Options,
+    /// Held while the accelerator is probed, so that it is probed once.
+    pub(crate) probing: Mutex<()>,
+    slots: Mutex<HashMap<MachineName, Arc<Slot>>>,
+}
+
+#[derive(Default)]
+struct Slot {
+    busy: Arc<tokio::sync::Mutex<()>>,
+    live: Mutex<Option<Arc<Live>>>,
+}
+
+/// The right to change one machine.
+pub(crate) type Busy = OwnedMutexGuard<()>;
+
+impl Node {
+    pub(crate) fn open(home: Home, options: Options) -> Result<Node> {
+        let store = Store::open(&home.store())?;
+        let id = NodeKey::load_or_create(&home.node_key())?.id();
+        Ok(Node { home, store, id, options, probing: Mutex::new(()), slots: Mutex::default() })
+    }
+
+    /// Waits until no operation on the machine is under way, and keeps others from starting.
+    pub(crate) async fn lock(&self, name: &MachineName) -> Busy {
+        let busy = self.slot(name).busy.clone();
+        busy.lock_owned().await
+    }
+
+    /// Like [`Self::lock`], for a thread that may block.
+    pub(crate) fn blocking_lock(&self, name: &MachineName) -> Busy {
+        self.slot(name).busy.clone().blocking_lock_owned()
+    }
+
+    /// The machine's keeper, if one runs and is followed.
+    pub(crate) fn live(&self, name: &MachineName) -> Option<Arc<Live>> {
+        hold(&self.slot(name).live).clone()
+    }
+
+    pub(crate) fn set_live(&self, name: &MachineName, live: Arc<Live>) {
+        *hold(&self.slot(name).live) = Some(live);
+    }
+
+    /// Forgets a keeper that ended, unless another has taken its place.
+    pub(crate) fn clear_live(&self, name: &MachineName, ended: &Arc<Live>) {
+        let slot = self.slot(name);
+        let mut live = hold(&slot.live);
+        if live.as_ref().is_some_and(|live| Arc::ptr_eq(live, ended)) {
+            *live = None;
+        }
+    }
+
+    fn slot(&self, name: &MachineName) -> Arc<Slot> {
+        hold(&self.slots).entry(name.clone()).or_default().clone()
+    }
+
+    /// The QEMU to run machines with.
+    pub(crate) fn qemu(&self) -> Result<Qemu> {
+        Ok(Qemu::find_in(&self.options.search_path)?)
+    }
+
+    /// A machine's folders and its `machine.toml`.
+    pub(crate) fn machine(&self, name: &MachineName) -> Result<(MachineHome, MachineFile)> {
+        let home = self.home.machine(name);
+        if !home.config().exists() {
+            return Err(Error::UnknownMachine(name.clone()));
+        }
+        let file = MachineFile::load(&home)?;
+        Ok((home, file))
+    }
+
+    /// A machine and what it is doing.
+    pub(crate) fn info(&self, name: &MachineName) -> Result<MachineInfo> {
+        let (home, file) = self.machine(name)?;
+        let state = MachineState::load(&home)?;
+        let status = self.live(name).map(|live| live.status());
+        let config = file.config;
+        Ok(MachineInfo {
+            id: config.id,
+            state: status.as_ref().map_or(state.phase, |s| s.phase),
+            reason: status.as_ref().map_or(state.reason, |s| s.reason.clone()),
+            node: self.id,
+            generation: state.base.map(|base| base.generation),
+            snapshot: state.base.map(|base| base.id),
+            epoch: state.epoch,
+            created_unix_ms: file.created_unix_ms,
+            memory_bytes: config.memory_bytes,
+            cpus: config.cpus,
+            disk_bytes: config.disks.iter().map(|disk| disk.bytes).collect(),
+            macs: config.nics.into_iter().map(|nic| nic.mac).collect(),
+            origin: file.origin.map(|origin| OriginInfo {
+                machine: origin.machine,
+                name: origin.name,
+                snapshot: origin.snapshot,
+            }),
+            instance: status.map(|status| InstanceInfo {
+                keeper_pid: status.keeper_pid,
+                qemu_pid: status.qemu_pid,
+                accelerator: status.accelerator,
+                tracker: status.tracker,
+                absent_disk_pages: status.absent_disk_pages,
+                serial: home.socket("serial"),
+                vnc: home.socket("vnc"),
+            }),
+            folder: home.folder().to_owned(),
+            serial_log: home.log("serial"),
+            name: file.name,
+        })
+    }
+
+    /// Every machine whose files can be read, in alphabetical order.
+    pub(crate) fn list(&self) -> Result<Vec<MachineInfo>> {
+        let mut machines = Vec::new();
+        for name in self.home.machine_names()? {
+            match self.info(&name) {
+                Ok(info) => machines.push(info),
+                Err(Error::UnknownMachine(_)) => {}
+                Err(error) => tracing::warn!(%name, error = &error as &dyn std::error::Error, "unreadable"),
+            }
+        }
+        Ok(machines)
+    }
+
+    /// Removes memory heads that no machine maps any more.
+    pub(crate) fn sweep_heads(&self) {
+        match watari_keeper::heads::sweep(&self.home) {
+            Ok(0) => {}
+            Ok(bytes) => tracing::info!(bytes, "removed unused memory heads"),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "memory heads not swept"),
+        }
+    }
+}
+
+/// Takes a lock whose data is whole between any two statements, so that a panic elsewhere does not matter.
+pub(crate) fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,163 @@
+//! The API over HTTP: on a unix socket for the command line, and on 127.0.0.1, behind a token, for the web page.
+
+mod answer;
+mod exports;
+mod routes;
+mod web;
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use watari_keeper::home::Home;
+
+use crate::api::NodeInfo;
+use crate::node::{Node, Options};
+use crate::{Error, Result};
+
+/// How long requests under way may take to end when the daemon stops.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long the daemon waits for its machines' keepers before it answers. A keeper that is slower than that is
+/// found nevertheless; only its machine has to wait.
+const FIND_KEEPERS: Duration = Duration::from_secs(2);
+
+/// What every request can reach.
+pub(crate) struct App {
+    pub(crate) node: Arc<Node>,
+    pub(crate) info: NodeInfo,
+    token: String,
+    /// Becomes true when the daemon is to stop.
+    stopping: watch::Sender<bool>,
+}
+
+impl App {
+    /// Completes when the daemon is to stop.
+    fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut stopping = self.stopping.subscribe();
+        async move {
+            // An error means that the sender is gone, and the daemon with it.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        }
+    }
+}
+
+/// Runs the daemon until it is told to stop, by `POST node/shutdown`, SIGTERM or SIGINT. Its machines run on.
+/// `ready` is called once it answers.
+///
+/// # Errors
+/// [`Error::HomeInUse`] if another daemon serves the home, and whatever keeps it from opening its home, its store
+/// or its sockets.
+pub fn serve(options: Options, ready: impl FnOnce(&NodeInfo)) -> Result<()> {
+    let home = Home::open(&options.home, &options.tmpfs)?;
+    let _lock = lock(&home)?;
+    let port = options.port;
+    let node = Arc::new(Node::open(home, options)?);
+    node.remove_old_exports()?;
+    node.sweep_heads();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("start threads for", node.home.root()))?;
+    let served = runtime.block_on(run(node.clone(), port, ready));
+    // Operations under way finish: dropping the runtime waits for them.
+    drop(runtime);
+    node.sweep_heads();
+    served
+}
+
+async fn run(node: Arc<Node>, port: u16, ready: impl FnOnce(&NodeInfo)) -> Result<()> {
+    let unix = listen(&node.home.node_socket())?;
+    let loopback = Path::new("127.0.0.1");
+    let tcp = TcpListener::bind(("127.0.0.1", port)).await.map_err(Error::io("listen on", loopback))?;
+    let address = tcp.local_addr().map_err(Error::io("listen on", loopback))?;
+    let token = web::token(&node.home.node_file("web-token"))?;
+    let info = NodeInfo {
+        node_id: node.id,
+        api: node.home.node_socket(),
+        web_url: format!("http://{address}/?token={token}"),
+        home: node.home.root().to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+    };
+    let app = Arc::new(App { node: node.clone(), info, token, stopping: watch::Sender::new(false) });
+    find_keepers(&node).await?;
+    tokio::spawn(stop_on_signals(app.clone()));
+    let api = axum::serve(unix, routes::router(app.clone())).with_graceful_shutdown(app.stopped());
+    let page = axum::serve(tcp, web::router(app.clone())).with_graceful_shutdown(app.stopped());
+    tracing::info!(home = %node.home.root().display(), %address, "the daemon answers");
+    ready(&app.info);
+    let serving = async { tokio::join!(api.into_future(), page.into_future()) };
+    tokio::select! {
+        (api, page) = serving => api.and(page).map_err(Error::io("serve", &app.info.api))?,
+        () = async { app.stopped().await; tokio::time::sleep(GRACE).await } => {
+            tracing::warn!("stopped with connections still open");
+        }
+    }
+    let _ = fs::remove_file(&app.info.api);
+    tracing::info!("the daemon stopped");
+    Ok(())
+}
+
+/// Makes this process the only daemon of its home, for as long as the file is open.
+fn lock(home: &Home) -> Result<File> {
+    let path = home.node_file("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::HomeInUse(home.root().to_owned())),
+        Err(e) => Err(Error::io("lock", &path)(e.into())),
+    }
+}
+
+/// Listens where a daemon before us may have left its socket. The home's lock is held, so it is nobody else's.
+fn listen(path: &Path) -> Result<UnixListener> {
+    if path.exists() {
+        fs::remove_file(path).map_err(Error::io("remove", path))?;
+    }
+    let listener = UnixListener::bind(path).map_err(Error::io("listen on", path))?;
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(Error::io("protect", path))?;
+    Ok(listener)
+}
+
+/// Takes every machine's lock before the first request can, then finds its keeper again or settles that there is
+/// none.
+async fn find_keepers(node: &Arc<Node>) -> Result<()> {
+    let mut settling = Vec::new();
+    for name in node.home.machine_names()? {
+        let busy = node.lock(&name).await;
+        let node = node.clone();
+        settling.push(tokio::task::spawn_blocking(move || {
+            let _busy = busy;
+            if let Err(error) = node.settle(&name) {
+                tracing::error!(%name, error = &error as &dyn std::error::Error, "cannot settle");
+            }
+        }));
+    }
+    let _ = tokio::time::timeout(FIND_KEEPERS, futures_util::future::join_all(settling)).await;
+    Ok(())
+}
+
+async fn stop_on_signals(app: Arc<App>) {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals cannot be caught");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    app.stopping.send_replace(true);
+}

@@ -1,0 +1,259 @@
+//! The routes, as both listeners serve them, each with its OpenAPI description.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Uri, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use watari_types::MachineName;
+
+use super::answer::{Answer, blocking, body, look, operate};
+use super::{App, exports};
+use crate::Error;
+use crate::api::*;
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Watari",
+    description = "A node of Watari. Long work answers with lines of progress to a client that accepts \
+                   application/x-ndjson: {\"progress\":{step,done,total}}, then {\"done\":…} or {\"error\":…}."
+))]
+struct Description;
+
+type Shared = State<Arc<App>>;
+
+/// Every route below `/api/v1`.
+pub(super) fn router(app: Arc<App>) -> Router {
+    let routes = OpenApiRouter::new()
+        .routes(routes!(node))
+        .routes(routes!(shutdown))
+        .routes(routes!(list, create))
+        .routes(routes!(machine, remove))
+        .routes(routes!(start))
+        .routes(routes!(stop))
+        .routes(routes!(kill))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+        .routes(routes!(checkpoint))
+        .routes(routes!(restore))
+        .routes(routes!(clone_machine))
+        .routes(routes!(network))
+        .routes(routes!(log))
+        .routes(routes!(screenshot))
+        .routes(routes!(snapshot))
+        .routes(routes!(verify))
+        .routes(routes!(exports::export));
+    let (router, description) =
+        OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", routes).split_for_parts();
+    router
+        .route("/api/v1/openapi.json", get(async move || Json(description)))
+        .fallback(nowhere)
+        .with_state(app)
+}
+
+async fn nowhere(uri: Uri) -> Answer {
+    Err(Error::BadRequest(format!("there is nothing at {}", uri.path())).into())
+}
+
+fn name(text: &str) -> Result<MachineName, Error> {
+    Ok(text.parse()?)
+}
+
+/// The daemon itself.
+#[utoipa::path(get, path = "/node", tag = "node", responses((status = 200, body = NodeInfo)))]
+async fn node(State(app): Shared) -> Json<NodeInfo> {
+    Json(app.info.clone())
+}
+
+/// Stops the daemon. Its machines run on unless they are to end too.
+#[utoipa::path(post, path = "/node/shutdown", tag = "node", request_body = ShutdownRequest,
+    responses((status = 200, body = NodeInfo), (status = "default", body = ErrorBody)))]
+async fn shutdown(State(app): Shared, bytes: Bytes) -> Answer {
+    let request: ShutdownRequest = body(&bytes)?;
+    if request.machines {
+        let node = app.node.clone();
+        blocking(move || node.end_all()).await?;
+    }
+    app.stopping.send_replace(true);
+    Ok(Json(app.info.clone()).into_response())
+}
+
+/// Every machine.
+#[utoipa::path(get, path = "/machines", tag = "machines",
+    responses((status = 200, body = MachineList), (status = "default", body = ErrorBody)))]
+async fn list(State(app): Shared) -> Answer {
+    look(&app.node, |node| Ok(MachineList { machines: node.list()? })).await
+}
+
+/// Creates a machine. Answers with progress where asked to.
+#[utoipa::path(post, path = "/machines", tag = "machines", request_body = CreateRequest,
+    responses((status = 200, body = MachineInfo), (status = "default", body = ErrorBody)))]
+async fn create(State(app): Shared, headers: HeaderMap, bytes: Bytes) -> Answer {
+    let request: CreateRequest = body(&bytes)?;
+    let name = name(&request.name)?;
+    operate(&app.node, &headers, Some(name.clone()), move |node, progress| {
+        node.create(&name, &request, progress)
+    })
+    .await
+}
+
+/// One machine.
+#[utoipa::path(get, path = "/machines/{name}", tag = "machines", params(("name" = String, Path)),
+    responses((status = 200, body = MachineInfo), (status = "default", body = ErrorBody)))]
+async fn machine(State(app): Shared, Path(text): Path<String>) -> Answer {
+    let name = name(&text)?;
+    look(&app.node, move |node| node.info(&name)).await
+}
+
+/// Removes a machine that does not run.
+#[utoipa::path(delete, path = "/machines/{name}", tag = "machines", params(("name" = String, Path)),
+    responses((status = 200, body = Removed), (status = "default", body = ErrorBody)))]
+async fn remove(State(app): Shared, headers: HeaderMap, Path(text): Path<String>) -> Answer {
+    let name = name(&text)?;
+    operate(&app.node, &headers, Some(name.clone()), move |node, _| node.remove(&name)).await
+}
+
+/// Boots or resumes a machine. Answers with progress where asked to.
+#[utoipa::path(post, path = "/machines/{name}/start", tag = "machines", params(("name" = String, Path)),
+    responses((status = 200, body = Ready), (status = "default", body = ErrorBody)))]
+async fn start(State(app): Shared, headers: HeaderMap, Path(text): Path<String>) -> Answer {
+    let (arrived, name) = (Instant::now(), name(&text)?);
+    operate(&app.node, &headers, Some(name.clone()), move |node, progress| {
+        node.start(&name, arrived, progress)
+    })
+    .await
+}
+
+/// Asks the guest to power off, and waits.
+#[utoipa::path(post, path = "/machines/{name}/stop", tag = "machines", params(("name" = String, Path)),
+    request_body = StopRequest,
+    responses((status = 200, body = MachineInfo), (status = "default", body = ErrorBody)))]
+async fn stop(State(app): Shared, headers: HeaderMap, Path(text): Path<String>, bytes: Bytes) -> Answer {
+    let (name, request) = (name(&text)?, body::<StopRequest>(&bytes)?);
+    operate(&app.node, &headers, Some(name.clone()), move |node, _| node.stop(&name, request)).await
+}
+
+/// Ends a machine at once, whatever else is being done to it.
+#[utoipa::path(post, path = "/machines/{name}/kill", tag = "machines", params(("name" = String, Path)),
+    responses((status = 200, body = MachineInfo), (status = "default", body = ErrorBody)))]
+async fn kill(State(app): Shared, headers: HeaderMap, Path(text): Path<String>) -> Answer {
+    let name = name(&text)?;
+    operate(&app.node, &headers, None, move |node, _| node.kill(&name)).await
+}
+
+/// Holds a guest.
+#[utoipa::path(post, path = "/machines/{name}/pause", tag = "machines", params(("name" = String, Path)),
+    responses((status = 200, body = MachineInfo), (status = "default", body = ErrorBody)))]
+async fn pause(State(app): Shared, headers: HeaderMap, Path(text): Path<String>) -> Answer {
+    let name = name(&text)?;
+    operate(&app.node, &headers, Some(name.clone()), move |node, _| node.pause(&name)).await
+}
+
+/// Lets a guest that is held go on.
+#[utoipa::path(post, path = "/machines/{name}/resume", tag = "machines", params(("name" = String, Path)),
+    responses((status = 200, body = MachineInfo), (status = "default", body = ErrorBody)))]
+async fn resume(State(app): Shared, headers: HeaderMap, Path(text): Path<String>) -> Answer {
+    let name = name(&text)?;
+    operate(&app.node, &headers, Some(name.clone()), move |node, _| node.resume(&name)).await
+}
+
+/// Captures a machine while it runs. Answers with progress where asked to.
+#[utoipa::path(post, path = "/machines/{name}/checkpoint", tag = "machines", params(("name" = String, Path)),
+    request_body = CheckpointRequest,
+    responses((status = 200, body = CheckpointInfo), (status = "default", body = ErrorBody)))]
+async fn checkpoint(
+    State(app): Shared,
+    headers: HeaderMap,
+    Path(text): Path<String>,
+    bytes: Bytes,
+) -> Answer {
+    let (name, request) = (name(&text)?, body::<CheckpointRequest>(&bytes)?);
+    operate(&app.node, &headers, Some(name.clone()), move |node, progress| {
+        node.checkpoint(&name, request, progress)
+    })
+    .await
+}
+
+/// Rolls a machine back to a snapshot of its history and runs it. Answers with progress where asked to.
+#[utoipa::path(post, path = "/machines/{name}/restore", tag = "machines", params(("name" = String, Path)),
+    request_body = RestoreRequest,
+    responses((status = 200, body = Ready), (status = "default", body = ErrorBody)))]
+async fn restore(State(app): Shared, headers: HeaderMap, Path(text): Path<String>, bytes: Bytes) -> Answer {
+    let (arrived, name, request) = (Instant::now(), name(&text)?, body::<RestoreRequest>(&bytes)?);
+    operate(&app.node, &headers, Some(name.clone()), move |node, progress| {
+        node.restore(&name, &request.rev, arrived, progress)
+    })
+    .await
+}
+
+/// Makes a new machine of a snapshot of this one. Answers with progress where asked to.
+#[utoipa::path(post, path = "/machines/{name}/clone", tag = "machines", params(("name" = String, Path)),
+    request_body = CloneRequest,
+    responses((status = 200, body = Ready), (status = "default", body = ErrorBody)))]
+async fn clone_machine(
+    State(app): Shared,
+    headers: HeaderMap,
+    Path(text): Path<String>,
+    bytes: Bytes,
+) -> Answer {
+    let (arrived, _, request) = (Instant::now(), name(&text)?, body::<CloneRequest>(&bytes)?);
+    let new = name(&request.name)?;
+    operate(&app.node, &headers, Some(new.clone()), move |node, progress| {
+        node.clone_machine(&new, &request, arrived, progress)
+    })
+    .await
+}
+
+/// Plugs, unplugs or replaces a running machine's network card.
+#[utoipa::path(post, path = "/machines/{name}/network", tag = "machines", params(("name" = String, Path)),
+    request_body = NetworkRequest,
+    responses((status = 200, body = MachineInfo), (status = "default", body = ErrorBody)))]
+async fn network(State(app): Shared, headers: HeaderMap, Path(text): Path<String>, bytes: Bytes) -> Answer {
+    let (name, request) = (name(&text)?, body::<NetworkRequest>(&bytes)?);
+    operate(&app.node, &headers, Some(name.clone()), move |node, _| node.network(&name, request)).await
+}
+
+/// A machine's snapshots, newest first.
+#[utoipa::path(get, path = "/machines/{name}/log", tag = "snapshots", params(("name" = String, Path)),
+    responses((status = 200, body = SnapshotList), (status = "default", body = ErrorBody)))]
+async fn log(State(app): Shared, Path(text): Path<String>) -> Answer {
+    let name = name(&text)?;
+    look(&app.node, move |node| node.log(&name)).await
+}
+
+/// A running machine's screen.
+#[utoipa::path(get, path = "/machines/{name}/screenshot", tag = "machines", params(("name" = String, Path)),
+    responses((status = 200, body = Vec<u8>, content_type = "image/png"), (status = "default", body = ErrorBody)))]
+async fn screenshot(State(app): Shared, Path(text): Path<String>) -> Answer {
+    let name = name(&text)?;
+    let node = app.node.clone();
+    let busy = node.lock(&name).await;
+    let png = blocking(move || {
+        let _busy = busy;
+        node.screenshot(&name)
+    })
+    .await?;
+    Ok(([(header::CONTENT_TYPE, "image/png")], png).into_response())
+}
+
+/// What a revision names.
+#[utoipa::path(get, path = "/snapshots/{rev}", tag = "snapshots", params(("rev" = String, Path)),
+    responses((status = 200, body = Shown), (status = "default", body = ErrorBody)))]
+async fn snapshot(State(app): Shared, Path(rev): Path<String>) -> Answer {
+    look(&app.node, move |node| node.show(&rev)).await
+}
+
+/// Hashes everything again. Answers with progress where asked to.
+#[utoipa::path(post, path = "/verify", tag = "snapshots", request_body = VerifyRequest,
+    responses((status = 200, body = VerifyResult), (status = "default", body = ErrorBody)))]
+async fn verify(State(app): Shared, headers: HeaderMap, bytes: Bytes) -> Answer {
+    let request: VerifyRequest = body(&bytes)?;
+    operate(&app.node, &headers, None, move |node, progress| node.verify(&request, progress)).await
+}

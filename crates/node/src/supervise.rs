@@ -1,0 +1,248 @@
+//! Keepers: starting them, following them, and what to do when one is gone.
+//!
+//! ```text
+//!                spawn (start, restore, …)                 the machine ended
+//!    no keeper ───────────────────────────▶ followed ──────────────────────────▶ no keeper
+//!        │  ▲                                 ▲   │  keeper died                     ▲
+//!        │  └── neither lives: crashed ───┐   │   ▼                                  │
+//!        │                                └── settle ── QEMU lives: keeper adopts it ┘ (if that fails)
+//!        └── state.json says running (daemon was restarted) ──▲
+//! ```
+//!
+//! A keeper is a process of its own session and outlives the daemon. While it runs it owns `state.json`; the
+//! daemon writes that file only when it has settled that no keeper is there. [`Node::settle`] is called with the
+//! machine's lock held: by every operation before it decides anything, by the follower of a keeper that died, and
+//! for each machine when the daemon starts. It changes nothing where there is nothing to repair.
+
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::Deserialize;
+use watari_keeper::client;
+use watari_keeper::home::MachineHome;
+use watari_keeper::protocol::{Progress, Request, Start, Started, Status};
+use watari_keeper::record::{MachineState, Phase, load_json};
+use watari_keeper::{kill_if_same, process_started};
+use watari_types::{ErrorReport, MachineName};
+
+use crate::node::{Node, OnProgress, hold};
+use crate::{Error, Result};
+
+/// How long a keeper that said goodbye may take to be gone.
+const GOODBYE: Duration = Duration::from_secs(30);
+
+/// A keeper that runs.
+pub(crate) struct Live {
+    status: Mutex<Status>,
+    ended: Mutex<bool>,
+    end: Condvar,
+}
+
+/// The part of `instance.json` that tells which process QEMU is.
+#[derive(Deserialize)]
+struct Instance {
+    qemu_pid: u32,
+    qemu_started: u64,
+}
+
+impl Live {
+    fn new(status: Status) -> Live {
+        Live { status: Mutex::new(status), ended: Mutex::new(false), end: Condvar::new() }
+    }
+
+    /// What the keeper last said it is doing.
+    pub(crate) fn status(&self) -> Status {
+        hold(&self.status).clone()
+    }
+
+    pub(crate) fn set_status(&self, status: Status) {
+        *hold(&self.status) = status;
+    }
+
+    /// Waits until the keeper's process is gone and the machine can be started again.
+    pub(crate) fn wait_for_end(&self) -> Result<()> {
+        let ended = hold(&self.ended);
+        let (ended, _) = self
+            .end
+            .wait_timeout_while(ended, GOODBYE, |ended| !*ended)
+            .unwrap_or_else(PoisonError::into_inner);
+        if *ended { Ok(()) } else { Err(Error::Internal("the machine's keeper does not end".to_owned())) }
+    }
+
+    fn set_ended(&self) {
+        *hold(&self.ended) = true;
+        self.end.notify_all();
+    }
+}
+
+impl Node {
+    /// Starts a keeper and follows it from the moment its guest runs.
+    ///
+    /// # Errors
+    /// What the keeper said. No keeper runs then, and `state.json` tells what the machine is.
+    pub(crate) fn run_keeper(
+        self: &Arc<Self>,
+        name: &MachineName,
+        start: &Start,
+        progress: OnProgress,
+    ) -> Result<Started> {
+        match self.spawn_keeper(name, start, progress) {
+            Ok((child, started)) => {
+                self.follow(name, Some(child))?;
+                Ok(started)
+            }
+            Err(error) => {
+                self.settle(name)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn spawn_keeper(
+        &self,
+        name: &MachineName,
+        start: &Start,
+        on_progress: OnProgress,
+    ) -> Result<(Child, Started)> {
+        let machine = self.home.machine(name);
+        let log = machine.log("keeper");
+        let stderr =
+            OpenOptions::new().create(true).append(true).open(&log).map_err(Error::io("open", &log))?;
+        let start = serde_json::to_string(start).map_err(|e| Error::Internal(e.to_string()))?;
+        let program = own_program();
+        let mut child = Command::new(&program)
+            .arg0("watari")
+            .arg("keeper")
+            .arg(self.home.root())
+            .arg(&self.options.tmpfs)
+            .args([name.as_str(), &start])
+            .env("PATH", &self.options.search_path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .map_err(Error::io("start the keeper", &program))?;
+        let Some(stdout) = child.stdout.take() else {
+            return Err(Error::Internal("the keeper has no standard output".to_owned()));
+        };
+        let started = client::read_reply(stdout, |value| {
+            if let Ok(progress) = serde_json::from_value::<Progress>(value) {
+                on_progress(progress);
+            }
+        });
+        match started {
+            Ok(started) => Ok((child, started)),
+            Err(report) => {
+                child.wait().map_err(Error::io("wait for the keeper", &program))?;
+                Err(report.into())
+            }
+        }
+    }
+
+    /// Follows a keeper that runs, on a thread of its own, until it ends.
+    fn follow(self: &Arc<Self>, name: &MachineName, child: Option<Child>) -> Result<()> {
+        let socket = self.home.machine(name).socket("keeper");
+        let status: Status = client::ask(&socket, &Request::Status, |_| {})?;
+        let process = process_handle(status.keeper_pid);
+        let live = Arc::new(Live::new(status));
+        self.set_live(name, live.clone());
+        let (node, name) = (self.clone(), name.clone());
+        std::thread::Builder::new()
+            .name(format!("follow {name}"))
+            .spawn(move || {
+                let end = watch(&socket, &live);
+                wait_for_process(process, child);
+                node.clear_live(&name, &live);
+                live.set_ended();
+                node.sweep_heads();
+                if let Err(report) = end {
+                    tracing::warn!(%name, %report, "lost the keeper");
+                    let _busy = node.blocking_lock(&name);
+                    if let Err(error) = node.settle(&name) {
+                        tracing::error!(%name, error = &error as &dyn std::error::Error, "cannot settle");
+                    }
+                }
+            })
+            .map_err(Error::io("start a thread for", Path::new("keeper")))?;
+        Ok(())
+    }
+
+    /// Makes what is written about a machine and what is true agree, and returns it. The machine's lock must be
+    /// held.
+    pub(crate) fn settle(self: &Arc<Self>, name: &MachineName) -> Result<MachineState> {
+        let home = self.home.machine(name);
+        let mut state = MachineState::load(&home)?;
+        if self.live(name).is_some() || !matches!(state.phase, Phase::Running | Phase::Paused) {
+            return Ok(state);
+        }
+        if self.follow(name, None).is_ok() {
+            return Ok(state);
+        }
+        state.reason = match living_qemu(&home) {
+            None => "its keeper and QEMU are gone".to_owned(),
+            Some(qemu) => match self.adopt(name) {
+                Ok(()) => return MachineState::load(&home).map_err(Error::from),
+                Err(error) => {
+                    // A QEMU without its disks' server cannot go on, and must not run beside a restored one.
+                    kill_if_same(qemu.qemu_pid, qemu.qemu_started);
+                    let why = ErrorReport::chain(&error);
+                    format!("its keeper died, and a new one could not take over: {why}")
+                }
+            },
+        };
+        tracing::warn!(%name, reason = state.reason, "crashed");
+        state.phase = Phase::Crashed;
+        state.save(&home)?;
+        Ok(state)
+    }
+
+    fn adopt(self: &Arc<Self>, name: &MachineName) -> Result<()> {
+        let (child, _) = self.spawn_keeper(name, &Start::Adopt, &|_| {})?;
+        tracing::info!(%name, "a new keeper took over");
+        self.follow(name, Some(child))
+    }
+}
+
+/// The program this process runs, also after its file was replaced by a newer one.
+fn own_program() -> PathBuf {
+    std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into())
+}
+
+fn watch(socket: &Path, live: &Live) -> Result<(), ErrorReport> {
+    client::ask::<serde_json::Value>(socket, &Request::Watch, |value| {
+        if let Ok(status) = serde_json::from_value(value) {
+            live.set_status(status);
+        }
+    })
+    .map(drop)
+}
+
+/// A handle on a process that stays with it when its id is used again; `None` if it is gone.
+fn process_handle(pid: u32) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+fn wait_for_process(process: Option<OwnedFd>, child: Option<Child>) {
+    if let Some(process) = process {
+        while let Err(rustix::io::Errno::INTR) = poll(&mut [PollFd::new(&process, PollFlags::IN)], None) {}
+    }
+    if let Some(mut child) = child
+        && let Err(error) = child.wait()
+    {
+        tracing::warn!(%error, "cannot wait for a keeper");
+    }
+}
+
+/// The QEMU that `instance.json` tells of, if that very process still runs.
+fn living_qemu(home: &MachineHome) -> Option<Instance> {
+    let instance: Instance = load_json(&home.instance()).ok()?;
+    (process_started(instance.qemu_pid) == Some(instance.qemu_started)).then_some(instance)
+}
