@@ -35,14 +35,8 @@ IFS=,
 case ${run:-counter} in
 counter)
     /bin/watari-guest counter $args &
-    # Enter on the serial line opens a shell; the counter leaves the line to it until it ends.
-    exec </dev/ttyS0 >/dev/ttyS0 2>&1
-    while :; do
-        read -r line || { sleep 1; continue; }
-        : >/run/shell
-        setsid cttyhack sh
-        rm -f /run/shell
-    done
+    # A session of its own that never ends: the end of one would hang up the line for all.
+    exec setsid cttyhack /bin/serial-shell </dev/ttyS0 >/dev/ttyS0 2>&1
     ;;
 *) /bin/watari-guest "$run" $args >/dev/ttyS0 2>&1 ;;
 esac

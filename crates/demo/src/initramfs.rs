@@ -8,6 +8,7 @@ use crate::{Error, Kernel};
 
 const BUSYBOX: &str = "/bin/busybox";
 const INIT: &str = include_str!("../guest/init.sh");
+const SERIAL_SHELL: &str = include_str!("../guest/serial-shell.sh");
 const NET_EVENT: &str = include_str!("../guest/net-event.sh");
 const DHCP_SCRIPT: &str = include_str!("../guest/dhcp.sh");
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/watari-guest"));
@@ -30,6 +31,7 @@ pub fn initramfs(kernel: &Kernel) -> Result<Vec<u8>, Error> {
     archive.program("bin/busybox", &read_busybox(Path::new(BUSYBOX))?);
     archive.link("bin/sh", "busybox");
     archive.program("bin/watari-guest", PROGRAM);
+    archive.program("bin/serial-shell", SERIAL_SHELL.as_bytes());
     archive.program("bin/net-event", NET_EVENT.as_bytes());
     archive.program("bin/dhcp", DHCP_SCRIPT.as_bytes());
     archive.program("init", INIT.as_bytes());

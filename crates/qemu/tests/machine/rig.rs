@@ -17,20 +17,21 @@ use watari_qemu::{
 use watari_types::{Boot, DiskConfig, MachineConfig, MachineId, NicConfig, Region};
 
 /// What nothing in these tests may take, even on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(60);
-pub const MIB: u64 = 1 << 20;
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const MIB: u64 = 1 << 20;
+pub(crate) const ORIGINAL_ID: [u8; 16] = *b"the first of all";
 const DISK_BYTES: u64 = 16 * MIB;
 
-pub fn soon() -> Instant {
+pub(crate) fn soon() -> Instant {
     Instant::now() + LIMIT
 }
 
-pub fn qemu() -> Qemu {
+pub(crate) fn qemu() -> Qemu {
     Qemu::find_in(&std::env::var_os("PATH").unwrap()).unwrap()
 }
 
 /// The demo guest's kernel and initial ramdisk, packed once for all tests.
-pub fn boot_files() -> (&'static Path, &'static Path) {
+pub(crate) fn boot_files() -> (&'static Path, &'static Path) {
     static FILES: OnceLock<(PathBuf, tempfile::NamedTempFile)> = OnceLock::new();
     let (kernel, initrd) = FILES.get_or_init(|| {
         let kernel = watari_demo::find_kernel().unwrap();
@@ -42,7 +43,7 @@ pub fn boot_files() -> (&'static Path, &'static Path) {
 }
 
 /// A process that a test started, ended with the test.
-pub struct Process(pub Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -52,14 +53,14 @@ impl Drop for Process {
 }
 
 /// A folder with a disk and its server: what stays while the machine's processes come and go.
-pub struct Home {
-    pub folder: tempfile::TempDir,
-    pub config: MachineConfig,
+pub(crate) struct Home {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) config: MachineConfig,
     _disk: Process,
 }
 
 impl Home {
-    pub fn new(run: Option<&str>, args: &[&str]) -> Home {
+    pub(crate) fn new(run: Option<&str>, args: &[&str]) -> Home {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("disk.raw");
         File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
@@ -97,36 +98,36 @@ impl Home {
         Home { folder, config, _disk: disk }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 }
 
 /// One QEMU process of a [`Home`].
-pub struct Instance {
-    pub monitor: Monitor,
-    pub run_dir: PathBuf,
-    pub serial: Serial,
+pub(crate) struct Instance {
+    pub(crate) monitor: Monitor,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) serial: Serial,
     state: File,
     process: Process,
 }
 
 /// What differs between one instance and another.
-pub struct Variant<'a> {
-    pub name: &'a str,
-    pub identity: &'a str,
-    pub vmgenid: [u8; 16],
-    pub memory: File,
-    pub private: bool,
-    pub incoming: bool,
+pub(crate) struct Variant<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) identity: &'a str,
+    pub(crate) vmgenid: [u8; 16],
+    pub(crate) memory: File,
+    pub(crate) private: bool,
+    pub(crate) incoming: bool,
 }
 
 impl<'a> Variant<'a> {
-    pub fn fresh(home: &Home) -> Variant<'a> {
+    pub(crate) fn fresh(home: &Home) -> Variant<'a> {
         Variant {
             name: "first",
             identity: "name=first",
-            vmgenid: [0x11; 16],
+            vmgenid: ORIGINAL_ID,
             memory: memory_file(home.config.memory_bytes),
             private: false,
             incoming: false,
@@ -135,7 +136,7 @@ impl<'a> Variant<'a> {
 }
 
 /// An unnamed file on tmpfs.
-pub fn memory_file(bytes: u64) -> File {
+pub(crate) fn memory_file(bytes: u64) -> File {
     let fd = rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     let file = File::from(fd);
     file.set_len(bytes).unwrap();
@@ -143,7 +144,7 @@ pub fn memory_file(bytes: u64) -> File {
 }
 
 impl Instance {
-    pub fn start(home: &Home, variant: Variant<'_>) -> Instance {
+    pub(crate) fn start(home: &Home, variant: Variant<'_>) -> Instance {
         let run_dir = home.path(variant.name);
         fs::create_dir(&run_dir).unwrap();
         let state = memory_file(0);
@@ -171,16 +172,16 @@ impl Instance {
         Instance { monitor, run_dir, serial, state, process }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.0.id()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.run_dir.join("log")).unwrap()
     }
 
     /// Waits until the process has ended by itself.
-    pub fn await_exit(mut self) {
+    pub(crate) fn await_exit(mut self) {
         assert!(self.process.0.wait().unwrap().success(), "{}", self.log());
     }
 
@@ -190,7 +191,7 @@ impl Instance {
     }
 
     /// All of a stopped machine: RAM blocks and device state.
-    pub fn capture(&self) -> Captured {
+    pub(crate) fn capture(&self) -> Captured {
         self.monitor.save_devices(Path::new(STATE_PATH)).unwrap();
         let mut devices = Vec::new();
         (&self.state).seek(SeekFrom::Start(0)).unwrap();
@@ -210,7 +211,7 @@ impl Instance {
 
     /// Makes an incoming machine the captured one. Where the main memory is mapped from a file that holds it
     /// already, it is left alone.
-    pub fn fill(&self, captured: &Captured, main_too: bool) {
+    pub(crate) fn fill(&self, captured: &Captured, main_too: bool) {
         let memory = self.memory_of_process();
         let blocks = self.monitor.ram_blocks().unwrap();
         let names = |blocks: Vec<&String>| {
@@ -238,47 +239,49 @@ impl Instance {
 }
 
 /// A stopped machine, copied.
-pub struct Captured {
-    pub blocks: Vec<(String, Vec<u8>)>,
-    pub devices: Vec<u8>,
+pub(crate) struct Captured {
+    pub(crate) blocks: Vec<(String, Vec<u8>)>,
+    pub(crate) devices: Vec<u8>,
 }
 
 impl Captured {
-    pub fn main(&self) -> &[u8] {
+    pub(crate) fn main(&self) -> &[u8] {
         &self.blocks.iter().find(|(name, _)| name == RAM_BLOCK_MAIN).unwrap().1
     }
 }
 
 /// The guest's serial line.
-pub struct Serial {
+pub(crate) struct Serial {
     stream: UnixStream,
     unread: String,
+    all: String,
 }
 
 impl Serial {
     fn connect(path: &Path) -> Serial {
         let stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Serial { stream, unread: String::new() }
+        Serial { stream, unread: String::new(), all: String::new() }
     }
 
     /// The next whole line.
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         loop {
             if let Some((line, rest)) = self.unread.split_once('\n') {
                 let line = line.trim().to_owned();
                 self.unread = rest.to_owned();
+                self.all.push_str(&line);self.all.push('\n');
                 return line;
             }
             let mut buffer = [0; 4096];
-            let count = self.stream.read(&mut buffer).unwrap_or_else(|e| panic!("{e}; {:?}", self.unread));
+            let count = self.stream.read(&mut buffer).unwrap_or_else(|e| panic!("{e}; {}", self.all));
             assert!(count > 0, "the machine ended");
             self.unread.push_str(&String::from_utf8_lossy(&buffer[..count]));
         }
     }
 
     /// The rest of the next line that starts so.
-    pub fn await_line(&mut self, start: &str) -> String {
+    pub(crate) fn await_line(&mut self, start: &str) -> String {
         let mut seen = Vec::new();
         let deadline = soon();
         loop {
@@ -296,11 +299,11 @@ impl Serial {
     }
 
     /// The number in the next `tick N`.
-    pub fn tick(&mut self) -> u64 {
+    pub(crate) fn tick(&mut self) -> u64 {
         self.await_line("tick ").parse().unwrap()
     }
 
-    pub fn type_text(&mut self, text: &str) {
+    pub(crate) fn type_text(&mut self, text: &str) {
         std::io::Write::write_all(&mut self.stream, text.as_bytes()).unwrap();
     }
 }
