@@ -2,5 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod crash;
+mod damage;
+mod full_disk;
+mod golden;
 mod history;
+mod model;
 mod support;

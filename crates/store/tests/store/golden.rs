@@ -1,0 +1,72 @@
+//! The format, frozen: `golden/` must be readable for ever, and what is written must not drift from it unnoticed.
+//!
+//! If only the test of writing fails, after an update of zstd, its output may have changed: then new files are
+//! added for writing, and the old ones stay for reading.
+
+use std::fs;
+
+use watari_types::{Generation, PAGE_SIZE, PageHash, RegionName};
+
+use crate::support::*;
+
+const PACK: &str = include_str!("golden/tiny.pack.hex");
+const SNAPSHOT: &str = include_str!("golden/tiny.snap.hex");
+const PACK_ID: &str = "43eb475880891348c655fa525977aec3772214a7dfc6be011d35df2d7d597985";
+const SNAPSHOT_ID: &str = "f128b0b96b4e93e8dbbc6a8b05a5d2bc2e9fd410087e65e85622ab3b714e7318";
+const HEAD: &str = "1 f128b0b96b4e93e8dbbc6a8b05a5d2bc2e9fd410087e65e85622ab3b714e7318 dd2716d1\n";
+
+fn bytes(hex: &str) -> Vec<u8> {
+    hex::decode(hex.split_whitespace().collect::<String>()).unwrap()
+}
+
+fn pages() -> [(u32, [u8; PAGE_SIZE]); 3] {
+    [(3, [1; PAGE_SIZE]), (4, [2; PAGE_SIZE]), (8, [3; PAGE_SIZE])]
+}
+
+#[test]
+fn what_was_written_once_is_read_for_ever() {
+    let (folder, store) = store();
+    let root = folder.path().join("store");
+    fs::write(root.join(format!("packs/{PACK_ID}.pack")), bytes(PACK)).unwrap();
+    fs::write(root.join(format!("snapshots/{SNAPSHOT_ID}.snap")), bytes(SNAPSHOT)).unwrap();
+    fs::create_dir(root.join("refs").join(MACHINE.to_string())).unwrap();
+    fs::write(root.join("refs").join(MACHINE.to_string()).join("head"), HEAD).unwrap();
+
+    let head = store.refs(MACHINE).head().unwrap().unwrap();
+    assert_eq!((head.generation, head.id.to_string().as_str()), (Generation(1), SNAPSHOT_ID));
+    assert_eq!(store.snapshot(head.id).unwrap().draft, draft(1, None));
+    assert_eq!(store.device_state(head.id).unwrap().unwrap(), b"devices");
+    let disk = contents(&store, &store.page_tables(head.id).unwrap()[&RegionName::disk(0)]);
+    assert_eq!(disk.len(), 3);
+    for (index, content) in pages() {
+        assert_eq!(disk[&index], content);
+    }
+    let report = store.verify(None, &|_| ()).unwrap();
+    assert_eq!((report.snapshots_checked, report.pages_checked, report.damaged), (1, 3, vec![]));
+}
+
+#[test]
+fn what_is_written_has_the_frozen_bytes() {
+    let (folder, store) = store();
+    let root = folder.path().join("store");
+    let mut pack = store.new_pack().unwrap();
+    for (_, content) in &pages() {
+        pack.put(PageHash::of(content), content).unwrap();
+    }
+    pack.finish().unwrap();
+    let disk = pages().map(|(index, content)| (index, PageHash::of(&content))).into_iter();
+    let delta = [(RegionName::disk(0), disk.chain([(9, PageHash::ZERO_PAGE)]).collect())].into();
+    let (id, _) = store.publish(&draft(1, None), &delta, Some(b"devices"), &key()).unwrap();
+    store.refs(MACHINE).set_head(Generation(1), id).unwrap();
+
+    let pack = fs::read_dir(root.join("packs")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(lines(&fs::read(&pack).unwrap()), PACK);
+    assert_eq!(pack.file_stem().unwrap(), PACK_ID);
+    assert_eq!(lines(&fs::read(root.join(format!("snapshots/{id}.snap"))).unwrap()), SNAPSHOT);
+    assert_eq!(id.to_string(), SNAPSHOT_ID);
+    assert_eq!(fs::read_to_string(root.join("refs").join(MACHINE.to_string()).join("head")).unwrap(), HEAD);
+}
+
+fn lines(bytes: &[u8]) -> String {
+    bytes.chunks(32).map(|line| format!("{}\n", hex::encode(line))).collect()
+}
