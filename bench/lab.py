@@ -1,0 +1,186 @@
+"""What the benchmarks share: a Watari home of their own, plain QEMU beside it, and numbers."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+WATARI = ROOT / "target/release/watari"
+
+
+def wait(what, answer, limit=180):
+    """Asks again and again until there is an answer."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        found = answer()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise SystemExit(f"waited in vain for {what}")
+
+
+def last_number(path, word):
+    """The last complete `WORD n` in a file."""
+    try:
+        text = pathlib.Path(path).read_bytes()[-65536:]
+    except FileNotFoundError:
+        return None
+    found = re.findall(word.encode() + rb" ?(\d+).*\n", text)
+    return int(found[-1]) if found else None
+
+
+def percentile(values, share):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def median(values):
+    return statistics.median(values)
+
+
+def pss_kib(pid):
+    """Proportional memory of a process: what it has alone, and its share of what it shares."""
+    for line in open(f"/proc/{pid}/smaps_rollup"):
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    return 0
+
+
+class Watari:
+    """A home in a temporary folder, with its daemon."""
+
+    def __init__(self):
+        # On the disk that a home is on, not on tmpfs.
+        (ROOT / "target/bench").mkdir(parents=True, exist_ok=True)
+        self.home = pathlib.Path(tempfile.mkdtemp(prefix="h", dir=ROOT / "target/bench"))
+
+    def __enter__(self):
+        self("up")
+        return self
+
+    def __exit__(self, *_):
+        subprocess.run([WATARI, "down", "--machines", "--json"], env=self.env(), capture_output=True)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def env(self):
+        return dict(os.environ, WATARI_HOME=str(self.home))
+
+    def __call__(self, *arguments):
+        done = subprocess.run([WATARI, *map(str, arguments), "--json"], env=self.env(), capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"watari {arguments}: {done.stdout}{done.stderr}")
+        return json.loads(done.stdout)
+
+    def serial(self, name):
+        return self.home / "machines" / name / "serial.log"
+
+    def machine(self, name):
+        return next(m for m in self("list")["machines"] if m["name"] == name)
+
+
+class Qemu:
+    """Plain QEMU with the same kernel, memory and devices that matter, and a disk of the usual kind."""
+
+    def __init__(self, folder, boot, memory, disk, append):
+        self.folder = pathlib.Path(folder)
+        self.log = self.folder / "serial.log"
+        qmp = self.folder / "qmp"
+        self.process = subprocess.Popen(
+            ["qemu-system-x86_64", "-nodefaults", "-machine", "pc-q35-8.2", "-accel", "tcg", "-cpu", "qemu64",
+             "-m", memory, "-display", "none", "-device", "VGA", "-serial", f"file:{self.log}",
+             "-qmp", f"unix:{qmp},server=on,wait=off", "-kernel", str(boot / "kernel"), "-initrd", str(boot / "initrd"),
+             "-append", append, "-drive", f"file={disk},if=none,id=d0,format=qcow2,discard=unmap",
+             "-device", "virtio-blk-pci,drive=d0", "-device", "virtio-rng-pci", "-netdev", "user,id=n0",
+             "-device", "virtio-net-pci,netdev=n0"],
+            stdin=subprocess.DEVNULL, start_new_session=True)
+        self.socket = socket.socket(socket.AF_UNIX)
+        wait("QEMU's monitor", lambda: self.connect(qmp))
+        self.file = self.socket.makefile("rwb")
+        self.events = []
+        self.file.readline()
+        self("qmp_capabilities")
+
+    def connect(self, path):
+        try:
+            self.socket.connect(str(path))
+            return True
+        except OSError:
+            return False
+
+    def __call__(self, command, **arguments):
+        arguments = {key.replace("_", "-"): value for key, value in arguments.items()}
+        self.file.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        self.file.flush()
+        while True:
+            answer = json.loads(self.file.readline())
+            if "event" in answer:
+                self.events.append(answer)
+            elif "error" in answer:
+                raise SystemExit(f"{command}: {answer['error']['desc']}")
+            else:
+                return answer["return"]
+
+    def hmp(self, line):
+        return self("human-monitor-command", command_line=line)
+
+    def held_ms(self, work):
+        """How long the guest was held while `work` ran, and how long that took."""
+        self("query-status")
+        self.events.clear()
+        began = time.monotonic()
+        work()
+        total = (time.monotonic() - began) * 1e3
+        self("query-status")
+        stamp = lambda e: e["timestamp"]["seconds"] * 1e3 + e["timestamp"]["microseconds"] / 1e3
+        held, since = 0, None
+        for event in self.events:
+            if event["event"] == "STOP":
+                since = stamp(event)
+            elif event["event"] == "RESUME" and since is not None:
+                held, since = held + stamp(event) - since, None
+        return held, total
+
+    def migrate_to(self, path):
+        """A whole migration into a file, whatever the capabilities say."""
+        self("migrate", uri=f"file:{path}")
+        def over():
+            status = self("query-migrate").get("status")
+            if status == "failed":
+                raise SystemExit("migration failed")
+            return status == "completed"
+        wait("the migration", over)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Table:
+    """Rows of what was measured, what it is compared with, and the bound."""
+
+    def __init__(self):
+        self.rows = []
+
+    def add(self, what, ours, theirs="", ratio=None, bound="", holds=None):
+        shown = "" if ratio is None else f"{ratio:.3g} ×"
+        verdict = "" if holds is None else ("holds" if holds else "**misses**")
+        self.rows.append((what, ours, theirs, shown, bound, verdict))
+        print(f"  {what}: {ours} {theirs and '| ' + theirs} {shown and '| ' + shown} {bound and '| ' + bound} {verdict}",
+              file=sys.stderr, flush=True)
+
+    def print(self):
+        print("| what | Watari | beside it | ratio | bound | |\n| --- | --- | --- | --- | --- | --- |")
+        for row in self.rows:
+            print("| " + " | ".join(row) + " |")
+
+
+def mib(n):
+    return f"{n / 2**20:.1f} MiB"
