@@ -5,7 +5,9 @@
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::process::{Signal, kill_current_process_group};
 use watari_ram::{Error, ProcessMemory, RemoteFd, spawn};
 
 fn output_of(command: &mut Command) -> (String, std::process::ExitStatus, Option<RemoteFd>) {
@@ -16,8 +18,17 @@ fn output_of(command: &mut Command) -> (String, std::process::ExitStatus, Option
 }
 
 #[test]
-fn write_protect_tracking_works_here() {
-    watari_ram::self_test().unwrap();
+fn write_protect_tracking_works_where_the_kernel_has_it() {
+    let kernel = rustix::system::uname();
+    let release = kernel.release().to_str().unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next().unwrap(), numbers.next().unwrap());
+    let answer = watari_ram::self_test();
+    if version >= (6, 7) && cfg!(target_arch = "x86_64") {
+        answer.unwrap();
+    } else {
+        answer.unwrap_err();
+    }
 }
 
 #[test]
@@ -82,6 +93,24 @@ fn births_on_many_threads_do_not_disturb_each_other() {
                 }
             });
         }
+    });
+}
+
+#[test]
+fn signals_to_the_whole_process_group_do_not_hold_a_birth_up() {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                // One that everybody ignores, and that stops a traced process all the same.
+                kill_current_process_group(Signal::WINCH).unwrap();
+            }
+        });
+        for _ in 0..100 {
+            let (text, status, _) = output_of(Command::new("/bin/echo").arg("hello"));
+            assert_eq!((text.as_str(), status.code()), ("hello\n", Some(0)));
+        }
+        done.store(true, Ordering::Relaxed);
     });
 }
 

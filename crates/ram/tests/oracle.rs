@@ -70,7 +70,7 @@ fn read_into(load: &Load, range: &Range, set: &PageSet, area: &mut [u8]) {
 
 fn follow_a_storm(choice: TrackerChoice, kind: TrackerKind, writes: u64, scans_per_check: u64) {
     let mut load = Load::start(&Kind::ALL, AREA_PAGES);
-    let mut tracker = arm(load.pid(), Some(load.uffd), load.ranges.clone(), choice).unwrap();
+    let mut tracker = arm(load.pid(), load.uffd, load.ranges.clone(), choice).unwrap();
     assert_eq!(tracker.kind(), kind);
     // The load waits for its orders, so this is what it holds.
     let areas = (0..load.ranges.len()).map(|area| load.content(area)).collect();
@@ -101,6 +101,9 @@ fn writes(per_thread: u64) -> u64 {
 
 #[test]
 fn write_protection_misses_no_write() {
+    if !load::has_write_protection() {
+        return;
+    }
     follow_a_storm(TrackerChoice::Best, TrackerKind::WriteProtect, writes(1_000_000), 20);
 }
 
@@ -122,6 +125,6 @@ fn nor_do_they_without_privileges() {
         let text = String::from_utf8_lossy(&output.stdout);
         print!("unprivileged {text}");
         assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-        assert!(text.contains("whole comparisons"), "{text}");
+        assert!(text.contains("whole comparisons") || text.contains("skipped"), "{text}");
     }
 }

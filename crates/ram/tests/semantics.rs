@@ -28,7 +28,7 @@ impl Tracked {
     fn new(kind: Kind, pages: usize, before: &[&str]) -> Tracked {
         let mut load = Load::start(&[kind], pages);
         before.iter().for_each(|line| assert_eq!(load.ask(line), "done"));
-        let tracker = arm(load.pid(), Some(load.uffd), load.ranges.clone(), TrackerChoice::Best).unwrap();
+        let tracker = arm(load.pid(), load.uffd, load.ranges.clone(), TrackerChoice::Best).unwrap();
         assert_eq!(tracker.kind(), TrackerKind::WriteProtect);
         Tracked { load, tracker }
     }
@@ -47,6 +47,9 @@ impl Tracked {
 
 #[test]
 fn a_write_is_reported_once_whoever_makes_it() {
+    if !load::has_write_protection() {
+        return;
+    }
     for kind in Kind::ALL {
         let mut it = Tracked::new(kind, 512, &["store 0 1 7", "store 0 2 7"]);
         assert_eq!(it.scan(), [], "{kind:?}: what was before arming");
@@ -61,6 +64,9 @@ fn a_write_is_reported_once_whoever_makes_it() {
 
 #[test]
 fn reading_is_not_writing() {
+    if !load::has_write_protection() {
+        return;
+    }
     for kind in Kind::ALL {
         let mut it = Tracked::new(kind, 512, &["store 0 1 7"]);
         for page in [0, 1, 2, 300] {
@@ -73,6 +79,9 @@ fn reading_is_not_writing() {
 
 #[test]
 fn a_dropped_page_is_reported_whether_written_since_or_not() {
+    if !load::has_write_protection() {
+        return;
+    }
     for kind in Kind::ALL {
         let mut it = Tracked::new(kind, 512, &["store 0 1 7", "store 0 2 7", "store 0 3 7"]);
         assert_eq!(it.after(&["drop 0 1 2"]), [1, 2], "{kind:?}: protected");
@@ -87,6 +96,9 @@ fn a_dropped_page_is_reported_whether_written_since_or_not() {
 
 #[test]
 fn only_the_written_page_of_a_huge_one_is_reported() {
+    if !load::has_write_protection() {
+        return;
+    }
     let mut it = Tracked::new(Kind::Anonymous, 1024, &["store 0 0 1", "store 0 512 1"]);
     let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", it.load.pid())).unwrap();
     if !smaps.lines().any(|line| line.starts_with("AnonHugePages:") && !line.contains(" 0 kB")) {
@@ -101,6 +113,9 @@ fn only_the_written_page_of_a_huge_one_is_reported() {
 
 #[test]
 fn a_shared_page_reclaimed_from_memory_counts_only_if_written() {
+    if !load::has_write_protection() {
+        return;
+    }
     let mut it = Tracked::new(Kind::SharedMemfd, 512, &["store 0 1 7", "store 0 2 7"]);
     assert_eq!(it.after(&["store 0 1 8", "pageout 0 1 2"]), [1]);
     assert_eq!(it.load.ask("load 0 1"), "8");
@@ -109,6 +124,9 @@ fn a_shared_page_reclaimed_from_memory_counts_only_if_written() {
 
 #[test]
 fn a_hole_that_was_filled_and_reclaimed_is_noticed_when_it_is_punched_again() {
+    if !load::has_write_protection() {
+        return;
+    }
     let mut it = Tracked::new(Kind::SharedMemfd, 512, &["store 0 1 7"]);
     assert_eq!(it.after(&["drop 0 1 1"]), [1]);
     assert_eq!(it.after(&["store 0 1 8", "pageout 0 1 1"]), [1]);
@@ -117,6 +135,9 @@ fn a_hole_that_was_filled_and_reclaimed_is_noticed_when_it_is_punched_again() {
 
 #[test]
 fn more_runs_than_one_system_call_returns_are_all_reported() {
+    if !load::has_write_protection() {
+        return;
+    }
     let mut it = Tracked::new(Kind::SharedMemfd, 16 * 1024, &[]);
     let every_second: Vec<u32> = (0..16 * 1024).step_by(2).collect();
     for page in &every_second {
@@ -129,6 +150,9 @@ fn more_runs_than_one_system_call_returns_are_all_reported() {
 
 #[test]
 fn reading_holes_through_the_backing_leaves_them_holes() {
+    if !load::has_write_protection() {
+        return;
+    }
     let it = Tracked::new(Kind::SharedMemfd, 512, &["store 0 5 1"]);
     let range = &it.load.ranges[0];
     let blocks = || fstat(range.backing.as_ref().unwrap().as_fd()).unwrap().st_blocks;
@@ -144,10 +168,13 @@ const ADOPT: &str = "WATARI_RAM_ADOPT";
 
 #[test]
 fn another_process_can_adopt_it() {
+    if !load::has_write_protection() {
+        return;
+    }
     let mut it = Tracked::new(Kind::SharedMemfd, 512, &[]);
     assert_eq!(it.after(&["store 0 1 7"]), [1]);
     let range = &it.load.ranges[0];
-    let facts = format!("{} {} {} {}", it.load.pid(), it.load.uffd.0, range.start, range.bytes);
+    let facts = format!("{} {} {} {}", it.load.pid(), it.load.uffd.unwrap().0, range.start, range.bytes);
     let mut adopter = Command::new("/proc/self/exe");
     let output = adopter.args(["--exact", "adopter", "--nocapture"]).env(ADOPT, facts).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -175,7 +202,7 @@ fn adopter() {
 #[test]
 fn without_a_descriptor_or_on_request_pages_are_compared() {
     let mut load = Load::start(&[Kind::Anonymous], 512);
-    for (uffd, choice) in [(None, TrackerChoice::Best), (Some(load.uffd), TrackerChoice::Compare)] {
+    for (uffd, choice) in [(None, TrackerChoice::Best), (load.uffd, TrackerChoice::Compare)] {
         let mut tracker = arm(load.pid(), uffd, load.ranges.clone(), choice).unwrap();
         assert_eq!(tracker.kind(), TrackerKind::Compare);
         tracker.settle();
@@ -206,12 +233,12 @@ fn a_dead_process_is_called_gone() {
     for choice in [TrackerChoice::Best, TrackerChoice::Compare] {
         let mut load = Load::start(&[Kind::Anonymous], 512);
         let ranges = load.ranges.clone();
-        let mut tracker = arm(load.pid(), Some(load.uffd), ranges.clone(), choice).unwrap();
+        let mut tracker = arm(load.pid(), load.uffd, ranges.clone(), choice).unwrap();
         load.child.kill().unwrap();
         load.child.wait().unwrap();
         let error = tracker.scan(&mut [PageSet::new()]).unwrap_err();
         assert!(matches!(error, Error::Gone { .. }), "{error:?}");
-        let again = arm(load.pid(), Some(load.uffd), ranges, choice);
+        let again = arm(load.pid(), load.uffd, ranges, choice);
         assert!(matches!(again, Err(Error::Gone { .. })));
     }
 }
@@ -224,12 +251,12 @@ fn bad_ranges_and_sets_are_refused() {
         [(good.start + 1, 4096), (good.start, 0), (good.start, 100), (u64::MAX - 4095, 8192)]
     {
         let bad = Range { start, bytes, ..good.clone() };
-        let armed = arm(load.pid(), Some(load.uffd), vec![bad], TrackerChoice::Best);
+        let armed = arm(load.pid(), load.uffd, vec![bad], TrackerChoice::Best);
         assert!(matches!(armed, Err(Error::BadRange { .. })));
     }
     let nothing_there = Range { start: 0x1000, ..good.clone() };
-    let armed = arm(load.pid(), Some(load.uffd), vec![nothing_there], TrackerChoice::Best);
+    let armed = arm(load.pid(), load.uffd, vec![nothing_there], TrackerChoice::Best);
     assert!(matches!(armed, Err(Error::Access { .. })));
-    let mut tracker = arm(load.pid(), Some(load.uffd), vec![good], TrackerChoice::Best).unwrap();
+    let mut tracker = arm(load.pid(), load.uffd, vec![good], TrackerChoice::Best).unwrap();
     assert!(matches!(tracker.scan(&mut []), Err(Error::WrongSets { .. })));
 }

@@ -17,7 +17,7 @@ use super::server::{ASKED, MARK};
 
 pub struct Load {
     pub child: Child,
-    pub uffd: RemoteFd,
+    pub uffd: Option<RemoteFd>,
     pub memory: ProcessMemory,
     pub ranges: Vec<Range>,
     answers: BufReader<ChildStdout>,
@@ -33,8 +33,7 @@ impl Load {
         let mut born = spawn(&mut command).unwrap();
         let answers = BufReader::new(born.child.stdout.take().unwrap());
         let memory = ProcessMemory::open(born.child.id()).unwrap();
-        let uffd = born.uffd.expect("a userfaultfd");
-        let mut load = Load { child: born.child, uffd, memory, ranges: Vec::new(), answers };
+        let mut load = Load { child: born.child, uffd: born.uffd, memory, ranges: Vec::new(), answers };
         for kind in kinds {
             let answer = load.ask(&format!("map {kind:?} {pages}"));
             let numbers: Vec<i64> = answer.split(' ').map(|word| word.parse().unwrap()).collect();

@@ -29,3 +29,13 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == name).unwrap()
     }
 }
+
+/// Whether this host can track by write protection; says so if not. That it is not mistaken is for
+/// `write_protect_tracking_works_where_the_kernel_has_it` to find out.
+pub fn has_write_protection() -> bool {
+    let answer = watari_ram::self_test();
+    if let Err(error) = &answer {
+        println!("skipped: {error}");
+    }
+    answer.is_ok()
+}

@@ -44,6 +44,7 @@ fn obey(areas: &mut Vec<Area>, verb: &str, words: &[&str]) -> String {
     match verb {
         "store" => area.store(page, 0, numbers[2] as u64),
         "kernel" => area.kernel_store(page, numbers[2] as u8),
+        "fill" => (0..numbers[1]).for_each(|page| area.store(page, 0, page as u64)),
         "load" => return area.load(page).to_string(),
         "drop" => area.drop_pages(page, numbers[2]),
         "dontneed" => area.advise(page, numbers[2], Advice::LinuxDontNeed),
