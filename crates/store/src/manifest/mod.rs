@@ -8,3 +8,6 @@ mod runs;
 pub(crate) use decode::Manifest;
 pub(crate) use encode::{PackedState, encode};
 pub(crate) use runs::Run;
+
+#[cfg(test)]
+mod tests;

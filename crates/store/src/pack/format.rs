@@ -183,3 +183,56 @@ impl Footer {
         Ok(footer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn index(frames: &[(u64, u32, u32)], pages: usize) -> Vec<u8> {
+        let frame = |&(offset, bytes, pages)| Frame { offset, bytes, first_page: 0, pages, hash: [1; 32] };
+        Index { frames: frames.iter().map(frame).collect(), pages: vec![PageHash([2; 32]); pages] }.encode()
+    }
+
+    #[test]
+    fn an_index_with_gaps_overlaps_or_wrong_sums_is_refused() {
+        let good = index(&[(16, 10, 64), (26, 20, 1)], 65);
+        let read = Index::decode(&good, 46).ok().unwrap();
+        assert_eq!((read.frames[1].first_page, read.pages.len(), read.encode()), (64, 65, good.clone()));
+        let bad = [
+            (index(&[(16, 10, 64), (27, 20, 1)], 65), 47),
+            (index(&[(16, 10, 64), (25, 20, 1)], 65), 45),
+            (index(&[(17, 10, 1)], 1), 27),
+            (index(&[(16, 10, 65)], 65), 26),
+            (index(&[(16, 10, 0), (26, 20, 1)], 1), 46),
+            (index(&[(16, 10, 2)], 1), 26),
+            (index(&[(16, u32::MAX, 1)], 1), 16 + u64::from(u32::MAX)),
+            (index(&[], 0), 16),
+            (good, 47),
+        ];
+        for (number, (bytes, end)) in bad.iter().enumerate() {
+            assert!(Index::decode(bytes, *end).is_err(), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_footer_whose_numbers_overflow_is_refused() {
+        for (index_offset, index_bytes) in [(u64::MAX, 1), (1, u64::MAX), (u64::MAX, u64::MAX), (0, 0)] {
+            let footer = Footer { index_offset, index_bytes, id: PackId([0; 32]) };
+            assert!(Footer::decode(&header(), &footer.encode(), 1000).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_index_or_refused(mut bytes in prop::collection::vec(any::<u8>(), 0..400), counts: bool) {
+            if counts && bytes.len() >= 88 {
+                bytes[..8].copy_from_slice(&[1, 0, 0, 0, 1, 0, 0, 0]);
+                bytes.truncate(88);
+            }
+            let _ = Index::decode(&bytes, 1000);
+            let _ = Footer::decode(&header(), &bytes, 1000);
+        }
+    }
+}

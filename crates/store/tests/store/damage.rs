@@ -191,7 +191,7 @@ fn a_later_version_is_told_from_damage() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Larger files, and damage that is not a single bit.
     #[test]

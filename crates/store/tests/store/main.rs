@@ -1,6 +1,6 @@
 //! The store as others use it. One program, so that it is linked once.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
 
 mod crash;
 mod damage;
