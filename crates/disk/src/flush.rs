@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
@@ -69,28 +70,30 @@ impl Engine {
 pub struct DeferredFlushes {
     disk: Disk,
     worker: Option<JoinHandle<()>>,
-    ended: bool,
+    /// Set with the flusher's state locked.
+    ended: Arc<AtomicBool>,
 }
 
 impl Disk {
     /// Puts flushes off until the returned value is redeemed or dropped.
     pub fn defer_flushes(&self) -> DeferredFlushes {
         self.engine().flusher.state.lock().holders += 1;
-        let engine = self.shared_engine();
+        let ended = Arc::new(AtomicBool::new(false));
+        let (engine, end) = (self.shared_engine(), ended.clone());
         // Without a thread the flushes happen when they are redeemed.
-        let worker = thread::Builder::new().name("disk-flush".into()).spawn(move || work(&engine)).ok();
-        DeferredFlushes { disk: self.clone(), worker, ended: false }
+        let worker = thread::Builder::new().name("disk-flush".into()).spawn(move || work(&engine, &end)).ok();
+        DeferredFlushes { disk: self.clone(), worker, ended }
     }
 }
 
-fn work(engine: &Arc<Engine>) {
+fn work(engine: &Engine, ended: &AtomicBool) {
     loop {
         {
             let mut state = engine.flusher.state.lock();
-            while state.holders > 0 && state.asked == state.done {
+            while !ended.load(Ordering::Acquire) && state.asked == state.done {
                 engine.flusher.changed.wait(&mut state);
             }
-            if state.holders == 0 {
+            if ended.load(Ordering::Acquire) {
                 return;
             }
         }
@@ -109,11 +112,14 @@ impl DeferredFlushes {
     }
 
     fn end(&mut self) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
-        }
         let engine = self.disk.engine();
-        engine.flusher.state.lock().holders -= 1;
+        {
+            let mut state = engine.flusher.state.lock();
+            if self.ended.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            state.holders -= 1;
+        }
         engine.flusher.changed.notify_all();
         if let Some(worker) = self.worker.take()
             && worker.join().is_err()
