@@ -254,14 +254,15 @@ impl Captured {
 pub(crate) struct Serial {
     stream: UnixStream,
     unread: String,
-    all: String,
+    /// Everything read, for the message of a test that fails.
+    seen: String,
 }
 
 impl Serial {
     fn connect(path: &Path) -> Serial {
         let stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Serial { stream, unread: String::new(), all: String::new() }
+        Serial { stream, unread: String::new(), seen: String::new() }
     }
 
     /// The next whole line.
@@ -270,11 +271,12 @@ impl Serial {
             if let Some((line, rest)) = self.unread.split_once('\n') {
                 let line = line.trim().to_owned();
                 self.unread = rest.to_owned();
-                self.all.push_str(&line);self.all.push('\n');
+                self.seen.push_str(&line);
+                self.seen.push('\n');
                 return line;
             }
             let mut buffer = [0; 4096];
-            let count = self.stream.read(&mut buffer).unwrap_or_else(|e| panic!("{e}; {}", self.all));
+            let count = self.stream.read(&mut buffer).unwrap_or_else(|e| panic!("{e}; {}", self.seen));
             assert!(count > 0, "the machine ended");
             self.unread.push_str(&String::from_utf8_lossy(&buffer[..count]));
         }
@@ -282,19 +284,12 @@ impl Serial {
 
     /// The rest of the next line that starts so.
     pub(crate) fn await_line(&mut self, start: &str) -> String {
-        let mut seen = Vec::new();
         let deadline = soon();
         loop {
-            let line = self.line();
-            if let Some(rest) = line.strip_prefix(start) {
+            if let Some(rest) = self.line().strip_prefix(start) {
                 return rest.to_owned();
             }
-            seen.push(line);
-            assert!(
-                Instant::now() < deadline,
-                "no {start:?} in {:#?}",
-                &seen[seen.len().saturating_sub(20)..]
-            );
+            assert!(Instant::now() < deadline, "no {start:?} in {}", self.seen);
         }
     }
 
