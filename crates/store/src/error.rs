@@ -7,7 +7,8 @@ use thiserror::Error;
 use watari_types::{Generation, MachineId, PageHash, SnapshotId};
 
 /// An operation of the store failed. Whatever the error, everything that was published stays as it was, and
-/// what was being written is not visible to anyone.
+/// what was being written is not visible to anyone; except that when only the last step, syncing the folder,
+/// failed, it is visible but may not survive a crash. Every operation may be repeated.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {

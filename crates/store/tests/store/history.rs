@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use watari_store::{Error, Head, NodeKey, PackStats, Store};
-use watari_types::{Generation, MachineId, PAGE_SIZE, PageHash, RegionName, SnapshotId};
+use watari_types::{Generation, MachineId, PAGE_SIZE, PageHash, PageTable, RegionName, SnapshotId};
 
 #[test]
 fn a_snapshot_reads_back_as_it_was_published() {
@@ -82,6 +82,30 @@ fn nothing_is_handed_out_if_a_page_is_missing() {
     assert!(matches!(error, Error::MissingPage { page, .. } if page == hash(3)), "{error}");
     let error = store.read_page(&hash(3), &mut [0; PAGE_SIZE]).unwrap_err();
     assert!(matches!(error, Error::MissingPage { .. }), "{error}");
+}
+
+#[test]
+fn pages_are_found_in_the_pack_that_took_the_place_of_another() {
+    let (folder, store) = store();
+    let root = folder.path().join("store");
+    store_pages(&store, 1..=100);
+    let (one_by_one, all_at_once) = (Store::open(&root).unwrap(), Store::open(&root).unwrap());
+    for pack in std::fs::read_dir(root.join("packs")).unwrap() {
+        std::fs::remove_file(pack.unwrap().path()).unwrap();
+    }
+    store_pages(&Store::open(&root).unwrap(), (1..=110).rev());
+
+    let mut read = [0; PAGE_SIZE];
+    one_by_one.read_page(&hash(7), &mut read).unwrap();
+    assert_eq!(read, page(7));
+    let table = (0..100).fold(PageTable::new(), |mut table, index| {
+        table.set(index, hash(index + 1));
+        table
+    });
+    for (index, content) in contents(&all_at_once, &table) {
+        assert!(content == page(index + 1), "page {index}");
+    }
+    assert!(!one_by_one.contains(&hash(111)) && one_by_one.contains(&hash(110)));
 }
 
 #[test]
