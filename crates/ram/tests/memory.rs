@@ -4,8 +4,8 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -13,6 +13,8 @@ use watari_ram::{Error, ProcessMemory, Range};
 use watari_types::{PAGE_SIZE, RegionName};
 
 const PAGES: usize = 3000;
+
+static STAMPED: LazyLock<(Vec<u8>, Range, Range)> = LazyLock::new(stamped);
 
 /// Memory of this process, page-aligned, and the same in a file.
 fn stamped() -> (Vec<u8>, Range, Range) {
@@ -30,10 +32,10 @@ fn stamped() -> (Vec<u8>, Range, Range) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn pages_arrive_in_the_order_asked_for(runs in prop::collection::vec((0..PAGES as u32, 1..5u32), 0..1500)) {
-        let (memory, plain, backed) = stamped();
+        let (memory, plain, backed) = &*STAMPED;
         let skip = memory.as_ptr().align_offset(PAGE_SIZE);
         let pages: Vec<u32> = runs
             .iter()
@@ -47,7 +49,7 @@ proptest! {
         let process = ProcessMemory::open(std::process::id()).unwrap();
         for range in [plain, backed] {
             let mut read = vec![0xAA; wanted.len()];
-            process.read_pages(&range, &pages, &mut read).unwrap();
+            process.read_pages(range, &pages, &mut read).unwrap();
             prop_assert!(read == wanted);
         }
     }
@@ -55,11 +57,11 @@ proptest! {
 
 #[test]
 fn pages_outside_and_buffers_of_another_size_are_refused() {
-    let (_memory, plain, _) = stamped();
+    let (_, plain, _) = &*STAMPED;
     let process = ProcessMemory::open(std::process::id()).unwrap();
     let mut page = vec![0; PAGE_SIZE];
     for (pages, bytes) in [(vec![PAGES as u32], PAGE_SIZE), (vec![0, 1], PAGE_SIZE), (vec![0], 100)] {
-        let refused = process.read_pages(&plain, &pages, &mut page[..bytes]);
+        let refused = process.read_pages(plain, &pages, &mut page[..bytes]);
         assert!(matches!(refused, Err(Error::BadPages { .. })), "{refused:?}");
     }
 }

@@ -104,12 +104,12 @@ fn write_protection_misses_no_write() {
     if !load::has_write_protection() {
         return;
     }
-    follow_a_storm(TrackerChoice::Best, TrackerKind::WriteProtect, writes(1_000_000), 20);
+    follow_a_storm(TrackerChoice::Best, TrackerKind::WriteProtect, writes(700_000), 20);
 }
 
 #[test]
 fn comparing_misses_no_write() {
-    follow_a_storm(TrackerChoice::Compare, TrackerKind::Compare, writes(500_000), 3);
+    follow_a_storm(TrackerChoice::Compare, TrackerKind::Compare, writes(200_000), 3);
 }
 
 /// Both sides of the above, without privileges.

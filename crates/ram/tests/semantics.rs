@@ -26,7 +26,10 @@ struct Tracked {
 impl Tracked {
     /// `before` is done before arming.
     fn new(kind: Kind, pages: usize, before: &[&str]) -> Tracked {
-        let mut load = Load::start(&[kind], pages);
+        Tracked::over(Load::start_small(&[kind], pages), before)
+    }
+
+    fn over(mut load: Load, before: &[&str]) -> Tracked {
         before.iter().for_each(|line| assert_eq!(load.ask(line), "done"));
         let tracker = arm(load.pid(), load.uffd, load.ranges.clone(), TrackerChoice::Best).unwrap();
         assert_eq!(tracker.kind(), TrackerKind::WriteProtect);
@@ -99,7 +102,8 @@ fn only_the_written_page_of_a_huge_one_is_reported() {
     if !load::has_write_protection() {
         return;
     }
-    let mut it = Tracked::new(Kind::Anonymous, 1024, &["store 0 0 1", "store 0 512 1"]);
+    let huge = Load::start(&[Kind::Anonymous], 1024);
+    let mut it = Tracked::over(huge, &["store 0 0 1", "store 0 512 1"]);
     let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", it.load.pid())).unwrap();
     if !smaps.lines().any(|line| line.starts_with("AnonHugePages:") && !line.contains(" 0 kB")) {
         println!("no huge pages on this host");
@@ -201,7 +205,7 @@ fn adopter() {
 
 #[test]
 fn without_a_descriptor_or_on_request_pages_are_compared() {
-    let mut load = Load::start(&[Kind::Anonymous], 512);
+    let mut load = Load::start_small(&[Kind::Anonymous], 512);
     for (uffd, choice) in [(None, TrackerChoice::Best), (load.uffd, TrackerChoice::Compare)] {
         let mut tracker = arm(load.pid(), uffd, load.ranges.clone(), choice).unwrap();
         assert_eq!(tracker.kind(), TrackerKind::Compare);
@@ -221,7 +225,7 @@ fn without_a_descriptor_or_on_request_pages_are_compared() {
 
 #[test]
 fn a_descriptor_that_is_none_falls_back_to_comparing() {
-    let load = Load::start(&[Kind::Anonymous], 512);
+    let load = Load::start_small(&[Kind::Anonymous], 512);
     for wrong in [RemoteFd(0), RemoteFd(9999)] {
         let tracker = arm(load.pid(), Some(wrong), load.ranges.clone(), TrackerChoice::Best).unwrap();
         assert_eq!(tracker.kind(), TrackerKind::Compare);
@@ -231,7 +235,7 @@ fn a_descriptor_that_is_none_falls_back_to_comparing() {
 #[test]
 fn a_dead_process_is_called_gone() {
     for choice in [TrackerChoice::Best, TrackerChoice::Compare] {
-        let mut load = Load::start(&[Kind::Anonymous], 512);
+        let mut load = Load::start_small(&[Kind::Anonymous], 512);
         let ranges = load.ranges.clone();
         let mut tracker = arm(load.pid(), load.uffd, ranges.clone(), choice).unwrap();
         load.child.kill().unwrap();
@@ -245,7 +249,7 @@ fn a_dead_process_is_called_gone() {
 
 #[test]
 fn bad_ranges_and_sets_are_refused() {
-    let load = Load::start(&[Kind::Anonymous], 512);
+    let load = Load::start_small(&[Kind::Anonymous], 512);
     let good = load.ranges[0].clone();
     for (start, bytes) in
         [(good.start + 1, 4096), (good.start, 0), (good.start, 100), (u64::MAX - 4095, 8192)]

@@ -24,8 +24,8 @@ pub struct Area {
 }
 
 impl Area {
-    /// Maps whole huge pages and asks for them to be used.
-    pub fn map(kind: Kind, pages: usize) -> Area {
+    /// Maps room for whole huge pages, and asks for them to be used or not.
+    pub fn map(kind: Kind, pages: usize, huge: bool) -> Area {
         let bytes = (pages * PAGE_SIZE).next_multiple_of(HUGE);
         let file = (kind != Kind::Anonymous).then(|| memfd(bytes));
         if let (Kind::PrivateMemfd, Some(file)) = (kind, &file) {
@@ -43,8 +43,9 @@ impl Area {
             // SAFETY: it replaces a part of the mapping just made, which nothing refers to yet.
             unsafe { mmap(start, bytes, access, sharing | MapFlags::FIXED, file.as_fd(), 0).unwrap() };
         }
+        let advice = if huge { Advice::LinuxHugepage } else { Advice::LinuxNoHugepage };
         // SAFETY: advice on the mapping just made; it changes no content.
-        unsafe { madvise(start, bytes, Advice::LinuxHugepage).unwrap() };
+        unsafe { madvise(start, bytes, advice).unwrap() };
         // SAFETY: the mapping is aligned, zeroed or filled, never unmapped, and only used through atomics.
         let words = unsafe { std::slice::from_raw_parts(start.cast::<AtomicU64>(), bytes / 8) };
         let source = memfd(256 * PAGE_SIZE);

@@ -24,8 +24,17 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts a load with these areas, each of at least `pages` pages.
+    /// Starts a load with these areas, each of at least `pages` pages, huge ones where they can be had.
     pub fn start(kinds: &[Kind], pages: usize) -> Load {
+        Load::start_with(kinds, pages, "huge")
+    }
+
+    /// The same without huge pages, of which the kernel reports more than was written when it splits them.
+    pub fn start_small(kinds: &[Kind], pages: usize) -> Load {
+        Load::start_with(kinds, pages, "small")
+    }
+
+    fn start_with(kinds: &[Kind], pages: usize, size: &str) -> Load {
         // The link works also where the path of the binary is closed to an unprivileged user.
         let mut command = Command::new("/proc/self/exe");
         command.args(["--exact", "load_process", "--nocapture", "--test-threads=1"]).env(ASKED, "1");
@@ -35,7 +44,7 @@ impl Load {
         let memory = ProcessMemory::open(born.child.id()).unwrap();
         let mut load = Load { child: born.child, uffd: born.uffd, memory, ranges: Vec::new(), answers };
         for kind in kinds {
-            let answer = load.ask(&format!("map {kind:?} {pages}"));
+            let answer = load.ask(&format!("map {kind:?} {pages} {size}"));
             let numbers: Vec<i64> = answer.split(' ').map(|word| word.parse().unwrap()).collect();
             load.add_range(*kind, numbers[0] as u64, numbers[1] as u64 * PAGE_SIZE as u64, numbers[2]);
         }

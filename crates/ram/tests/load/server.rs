@@ -29,7 +29,7 @@ pub fn serve_if_asked() {
 
 fn obey(areas: &mut Vec<Area>, verb: &str, words: &[&str]) -> String {
     if verb == "map" {
-        let area = Area::map(Kind::from_name(words[0]), words[1].parse().unwrap());
+        let area = Area::map(Kind::from_name(words[0]), words[1].parse().unwrap(), words[2] == "huge");
         let fd = area.file.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let answer = format!("{} {} {fd}", area.address(), area.pages());
         areas.push(area);
