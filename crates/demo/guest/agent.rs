@@ -30,7 +30,7 @@ const COMMANDS: [&str; 8] = [
 ];
 
 /// Answers requests for ever.
-pub fn run() -> Result<(), String> {
+pub(crate) fn run() -> Result<(), String> {
     let path = port().ok_or_else(|| format!("there is no port {PORT}"))?;
     let opened = OpenOptions::new().read(true).write(true).open(&path);
     let mut port = opened.map_err(|error| format!("{path:?}: {error}"))?;

@@ -18,7 +18,7 @@ const SCREEN: &str = "/dev/tty0";
 const SHELL: &str = "/run/shell";
 
 /// Counts for ever: `tick N` ten times a second, and `IDENTITY …` when that has changed.
-pub fn run() -> Result<(), String> {
+pub(crate) fn run() -> Result<(), String> {
     let mut outputs = Outputs::open()?;
     let disk = Disk::open()?.filter(|disk| disk.pages() > 0);
     let mut known = None;

@@ -10,14 +10,14 @@ const DISK: &str = "/dev/vda";
 const O_DIRECT: i32 = 0o40000;
 
 /// A disk made of pages.
-pub struct Disk {
+pub(crate) struct Disk {
     file: File,
     pages: u64,
 }
 
 impl Disk {
     /// The first disk, or nothing if the machine has none.
-    pub fn open() -> Result<Option<Disk>, String> {
+    pub(crate) fn open() -> Result<Option<Disk>, String> {
         let failed = |error| format!("{DISK}: {error}");
         let file = match OpenOptions::new().read(true).write(true).custom_flags(O_DIRECT).open(DISK) {
             Ok(file) => file,
@@ -28,18 +28,18 @@ impl Disk {
         Ok(Some(Disk { file, pages: bytes / PAGE as u64 }))
     }
 
-    pub fn pages(&self) -> u64 {
+    pub(crate) fn pages(&self) -> u64 {
         self.pages
     }
 
-    pub fn write(&self, page: u64, content: &Page) -> Result<(), String> {
+    pub(crate) fn write(&self, page: u64, content: &Page) -> Result<(), String> {
         let bytes = bytes_of(content);
         self.file
             .write_all_at(bytes, page * PAGE as u64)
             .map_err(|error| format!("{DISK}: writing page {page}: {error}"))
     }
 
-    pub fn read(&self, page: u64, content: &mut Page) -> Result<(), String> {
+    pub(crate) fn read(&self, page: u64, content: &mut Page) -> Result<(), String> {
         let bytes = bytes_of_mut(content);
         self.file
             .read_exact_at(bytes, page * PAGE as u64)
@@ -47,7 +47,7 @@ impl Disk {
     }
 
     /// Waits until everything written is durable.
-    pub fn flush(&self) -> Result<(), String> {
+    pub(crate) fn flush(&self) -> Result<(), String> {
         self.file.sync_data().map_err(|error| format!("{DISK}: flushing: {error}"))
     }
 }

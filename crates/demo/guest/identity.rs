@@ -6,7 +6,7 @@ const FILE: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/org.watari/identity/ra
 
 /// The identity on one line, or nothing if the machine has none. Asks the hardware each time: after a resume
 /// the answer may be another.
-pub fn read() -> Option<String> {
+pub(crate) fn read() -> Option<String> {
     let raw = fs::read(FILE).ok()?;
     let text = String::from_utf8_lossy(&raw);
     Some(text.split_whitespace().collect::<Vec<_>>().join(" "))

@@ -7,7 +7,7 @@ const DEPTH: usize = 32;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Json {
+pub(crate) enum Json {
     Null,
     Bool(bool),
     /// A number as it was written, because times in nanoseconds do not fit a float.
@@ -19,21 +19,21 @@ pub enum Json {
 
 impl Json {
     /// The member of an object.
-    pub fn get(&self, key: &str) -> Option<&Json> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Json> {
         match self {
             Json::Object(members) => members.get(key),
             _ => None,
         }
     }
 
-    pub fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Json::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    pub fn integer(&self) -> Option<i64> {
+    pub(crate) fn integer(&self) -> Option<i64> {
         match self {
             Json::Number(text) => text.parse().ok(),
             _ => None,
@@ -41,7 +41,7 @@ impl Json {
     }
 
     /// Parses one value that is the whole text.
-    pub fn parse(text: &str) -> Option<Json> {
+    pub(crate) fn parse(text: &str) -> Option<Json> {
         let mut parser = Parser { rest: text.trim() };
         let value = parser.value(0)?;
         parser.rest.trim_start().is_empty().then_some(value)
@@ -49,7 +49,7 @@ impl Json {
 }
 
 /// A text as JSON writes it, with its quotes.
-pub fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {

@@ -16,7 +16,7 @@ const RANDOM_EVERY: usize = 4;
 
 /// Options: `mem-rate` and `disk-rate` in MB/s (20 and 5), `mem` and `disk` how much of each is written to
 /// (64M each). Prints `WORK n total=t` each second: how far the counter came in it, and in all.
-pub fn run(options: &Options) -> Result<(), String> {
+pub(crate) fn run(options: &Options) -> Result<(), String> {
     let memory = options.bytes("mem")?.unwrap_or(64 << 20);
     let memory_pace = Pace::new(options.number("mem-rate", 20.0)?);
     let disk_bytes = options.bytes("disk")?.unwrap_or(64 << 20);

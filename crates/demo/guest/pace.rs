@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 const LONGEST: Duration = Duration::from_millis(100);
 
 /// Hands out pages at a number of megabytes per second.
-pub struct Pace {
+pub(crate) struct Pace {
     bytes_per_second: f64,
     owed: f64,
     last: Instant,
 }
 
 impl Pace {
-    pub fn new(megabytes_per_second: f64) -> Pace {
+    pub(crate) fn new(megabytes_per_second: f64) -> Pace {
         Pace { bytes_per_second: megabytes_per_second * 1e6, owed: 0.0, last: Instant::now() }
     }
 
     /// How many pieces of `bytes` have become due since the last call.
-    pub fn due(&mut self, bytes: usize) -> usize {
+    pub(crate) fn due(&mut self, bytes: usize) -> usize {
         let now = Instant::now();
         let elapsed = now.duration_since(self.last).min(LONGEST);
         self.last = now;

@@ -11,7 +11,7 @@ const EV_KEY: u16 = 1;
 const KEY_POWER: u16 = 116;
 
 /// Powers off when the power button is pressed.
-pub fn run() -> Result<(), String> {
+pub(crate) fn run() -> Result<(), String> {
     let devices = fs::read_dir("/dev/input").map_err(|error| format!("/dev/input: {error}"))?;
     let listeners: Vec<_> = devices
         .flatten()
@@ -37,7 +37,7 @@ fn await_button(mut device: File) {
 }
 
 /// Ends the machine: `poweroff`, `reboot` or `halt`.
-pub fn end(how: &str) {
+pub(crate) fn end(how: &str) {
     let _ = Command::new("/bin/busybox").arg("sync").status();
     let _ = Command::new("/bin/busybox").args([how, "-f"]).status();
 }

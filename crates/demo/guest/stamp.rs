@@ -35,7 +35,7 @@ enum Medium {
 /// stamped, `mem-rate` and `disk-rate` (MB/s, 10 and 2) how fast, `check-rate` (MB/s, 0 for as fast as
 /// possible) how fast the checks are. Prints `STAMP ready`, then a line for each complete check of everything,
 /// and `STAMP ERROR` at once for each page that is wrong.
-pub fn run(options: &Options) -> Result<(), String> {
+pub(crate) fn run(options: &Options) -> Result<(), String> {
     let mut stamper = Stamper::new(options)?;
     let mut memory_pace = Pace::new(options.number("mem-rate", 10.0)?);
     let mut disk_pace = Pace::new(options.number("disk-rate", 2.0)?);

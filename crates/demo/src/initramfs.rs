@@ -13,8 +13,8 @@ const NET_EVENT: &str = include_str!("../guest/net-event.sh");
 const DHCP_SCRIPT: &str = include_str!("../guest/dhcp.sh");
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/watari-guest"));
 
-/// Kernels since 5.9 unpack it, twice as fast as gzip; level 19 costs a second once.
-const ZSTD_LEVEL: i32 = 19;
+/// Kernels since 5.9 unpack it, twice as fast as gzip; higher levels cost seconds and save little.
+const ZSTD_LEVEL: i32 = 9;
 
 /// The initial ramdisk for `kernel`: busybox, drivers, and the demo program, as a zstd-compressed cpio archive
 /// of some 2 MB. Equal inputs give equal bytes.

@@ -1,6 +1,6 @@
 //! The parts of the guest's program that can be tested without a guest.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[allow(dead_code)]
 #[path = "../guest/disk.rs"]

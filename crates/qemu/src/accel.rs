@@ -51,8 +51,8 @@ pub const PROBE_APPEND: &str = "console=ttyS0 earlyprintk=ttyS0 panic=-1 watari.
 pub const PROBE_MARKER: &str = "watari: init runs";
 
 const KVM_DEVICE: &str = "/dev/kvm";
-/// A kernel that boots prints all the time; one that says nothing for so long hangs.
-const SILENCE: Duration = Duration::from_secs(4);
+/// A kernel that boots prints all the time; one that says nothing for so long hangs, also on a busy host.
+const SILENCE: Duration = Duration::from_secs(8);
 /// The whole boot, also on a slow host.
 const LIMIT: Duration = Duration::from_secs(30);
 

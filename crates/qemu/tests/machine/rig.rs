@@ -17,7 +17,7 @@ use watari_qemu::{
 use watari_types::{Boot, DiskConfig, MachineConfig, MachineId, NicConfig, Region};
 
 /// What nothing in these tests may take, even on a busy machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const ORIGINAL_ID: [u8; 16] = *b"the first of all";
 const DISK_BYTES: u64 = 16 * MIB;
