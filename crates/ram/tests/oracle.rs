@@ -14,7 +14,7 @@ use watari_ram::{Range, Tracker, TrackerChoice, TrackerKind, arm};
 use watari_types::{PAGE_SIZE, PageSet};
 
 const THREADS: u64 = 3;
-const AREA_PAGES: usize = 8192;
+const AREA_PAGES: usize = 4096;
 
 #[test]
 fn load_process() {
@@ -104,7 +104,7 @@ fn write_protection_misses_no_write() {
     if !load::has_write_protection() {
         return;
     }
-    follow_a_storm(TrackerChoice::Best, TrackerKind::WriteProtect, writes(700_000), 20);
+    follow_a_storm(TrackerChoice::Best, TrackerKind::WriteProtect, writes(700_000), 10);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Random writes from many threads at once.
 
 use std::thread;
+use std::time::Duration;
 
 use rustix::mm::Advice;
 
@@ -31,6 +32,8 @@ pub fn storm(areas: &[Area], seed: u64, threads: u64, writes: u64) {
         scope.spawn(move || {
             while writers.iter().any(|writer| !writer.is_finished()) {
                 fork_briefly();
+                // Without a pause the writers would do little else than copy pages for the children.
+                thread::sleep(Duration::from_millis(10));
             }
         });
     });
