@@ -126,7 +126,7 @@ fn state_word(phase: watari_keeper::record::Phase) -> &'static str {
 fn state_line(machine: &watari_node::api::MachineInfo) -> String {
     let state = state_word(machine.state);
     match machine.reason.as_str() {
-        "" => format!("{} is {state}", machine.name),
+        reason if reason.is_empty() || reason == state => format!("{} is {state}", machine.name),
         reason => format!("{} is {state}: {reason}", machine.name),
     }
 }

@@ -1,0 +1,11 @@
+//! The command line, as a user or a script sees it: a real binary, a real daemon where one is needed, a home of
+//! its own for each test. No guest runs here.
+
+mod common;
+mod create;
+mod daemon;
+mod doctor;
+mod machine;
+mod revision;
+mod usage;
+mod web;
