@@ -139,7 +139,14 @@ fn fio_verifies_what_it_wrote_while_the_disk_is_sealed_and_hydrated() {
     let _hydration = disk.hydrate();
     let uri = format!("--uri={}", uri("d"));
     let fio = std::thread::spawn(move || {
-        let fixed = ["--name=v", "--ioengine=nbd", "--size=24M", "--verify=crc32c", "--iodepth=16"];
+        let fixed = [
+            "--name=v",
+            "--ioengine=nbd",
+            "--size=24M",
+            "--verify=crc32c",
+            "--verify_state_save=0",
+            "--iodepth=16",
+        ];
         let rest =
             ["--rw=randrw", "--bssplit=512/20:4k/50:20k/30", "--fsync=64", "--verify_fatal=1", "--loops=2"];
         run("fio", &[&fixed[..], &rest[..], &[&uri]].concat())
