@@ -119,8 +119,7 @@ impl Monitor {
         }
         let mut line = json!({"execute": command, "arguments": arguments, "id": id}).to_string();
         line.push('\n');
-        let sent = lock(&self.inner.writer).write_all(line.as_bytes());
-        let outcome = match sent {
+        let outcome = match self.send(&line) {
             Ok(()) => answer.recv_timeout(limit),
             Err(_) => Err(RecvTimeoutError::Disconnected),
         };
@@ -134,6 +133,16 @@ impl Monitor {
             }
             Err(RecvTimeoutError::Disconnected) => Err(closed(&shared)),
         }
+    }
+
+    /// Half a command would spoil the next one, so a failure ends the connection.
+    fn send(&self, line: &str) -> std::io::Result<()> {
+        let mut stream = lock(&self.inner.writer);
+        let sent = stream.write_all(line.as_bytes());
+        if sent.is_err() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        sent
     }
 
     /// Everything that happens to the machine from now on. The channel ends when QEMU does.
