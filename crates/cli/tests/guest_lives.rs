@@ -1,5 +1,7 @@
 //! What a machine survives, and what its clones are: on real guests.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on must say so and fail")]
+
 mod lab;
 
 use lab::{Lab, kill, machine, numbers};

@@ -158,6 +158,7 @@ fn still_moment(instance: &mut Instance, parts: &mut PauseParts) -> Result<Held>
     let written = timed(&mut parts.scan_ms, || instance.ram.scan())?;
     let mut staging = instance.staging.take();
     timed(&mut parts.copy_ms, || staging.copy(&instance.ram, &written))?;
+    instance.ram.settle();
     parts.pages = staging.pages();
     let devices = timed(&mut parts.devices_ms, || instance.save_devices())?;
     Ok(Held { staging, sealed, devices })
@@ -168,9 +169,7 @@ fn save_held(instance: &Instance, gathered: &mut Gathered, held: &Held) -> Resul
     for (index, sealed) in held.sealed.iter().enumerate() {
         gathered.sealed(index, sealed)?;
     }
-    held.staging.each(|range, pages, bytes| {
-        gathered.pages(&instance.ram.ranges()[range].name, pages, bytes)
-    })
+    held.staging.each(|range, pages, bytes| gathered.pages(&instance.ram.ranges()[range].name, pages, bytes))
 }
 
 /// Makes the snapshot visible: manifest, then its ref, then the head. A crash in between leaves garbage for

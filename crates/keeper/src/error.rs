@@ -178,10 +178,9 @@ impl Error {
             Error::Io { source, .. } | Error::DiskIo { source, .. } | Error::DeviceState { source } => {
                 io_kind(source)
             }
-            Error::Memory { .. } => (
-                ErrorKind::NotEnoughMemory,
-                "stop another machine, or create this one with less --memory",
-            ),
+            Error::Memory { .. } => {
+                (ErrorKind::NotEnoughMemory, "stop another machine, or create this one with less --memory")
+            }
             Error::HomeTooLong { .. } => {
                 (ErrorKind::BadRequest, "use a shorter WATARI_HOME, or a shorter machine name")
             }
@@ -199,9 +198,10 @@ impl Error {
                 (ErrorKind::WrongState, "`watari resume NAME` first, or `watari kill NAME`")
             }
             Error::NoNic => (ErrorKind::WrongState, ""),
-            Error::QemuDied { .. } | Error::NotThere { .. } | Error::NeverRan => {
-                (ErrorKind::Qemu, "qemu.log in the machine's folder says more; `watari doctor` tests the host")
-            }
+            Error::QemuDied { .. } | Error::NotThere { .. } | Error::NeverRan => (
+                ErrorKind::Qemu,
+                "qemu.log in the machine's folder says more; `watari doctor` tests the host",
+            ),
             Error::Ram(_) => (ErrorKind::Io, "`watari doctor` tests the host"),
             Error::Disk(_) => (ErrorKind::Io, ""),
             Error::OddBlock { .. } | Error::Region(_) | Error::Internal(_) => (ErrorKind::Internal, ""),

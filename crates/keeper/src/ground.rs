@@ -64,13 +64,12 @@ pub(crate) struct Newborn {
 impl Newborn {
     /// Passes on what worked; on failure ends the QEMU that was started for it.
     pub(crate) fn keep<T>(&mut self, started: Result<T>, home: &MachineHome) -> Result<T> {
-        started.map_err(|error| {
+        started.inspect_err(|_| {
             if let Some(child) = &mut self.child {
                 let _ = child.kill();
                 let _ = child.wait();
             }
             let _ = fs::remove_file(home.instance());
-            error
         })
     }
 }
@@ -348,9 +347,7 @@ pub(crate) fn open_in(pid: u32, path_there: &str, read_only: bool) -> Result<Fil
 
 /// Replaces a file's content.
 pub(crate) fn write_all(file: &File, bytes: &[u8]) -> Result<()> {
-    file.set_len(0)
-        .and_then(|()| file.write_all_at(bytes, 0))
-        .map_err(|source| Error::DeviceState { source })
+    file.set_len(0).and_then(|()| file.write_all_at(bytes, 0)).map_err(|source| Error::DeviceState { source })
 }
 
 /// The last line QEMU wrote into its log.

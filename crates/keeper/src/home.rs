@@ -106,7 +106,8 @@ impl Home {
     /// The folder of memory heads, on tmpfs; created on first use.
     pub fn heads(&self) -> Result<PathBuf> {
         create_private(&self.shared_memory)?;
-        let owner = fs::metadata(&self.shared_memory).map_err(Error::io("inspect", &self.shared_memory))?.uid();
+        let owner =
+            fs::metadata(&self.shared_memory).map_err(Error::io("inspect", &self.shared_memory))?.uid();
         if owner == rustix::process::geteuid().as_raw() {
             Ok(self.shared_memory.clone())
         } else {

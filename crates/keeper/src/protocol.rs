@@ -12,7 +12,7 @@ use watari_types::{ErrorReport, Generation, MachineName, SnapshotId};
 
 use crate::record::{NetworkStart, Phase};
 
-/// How a keeper brings its machine to life. Given as JSON on the command line: `watari keeper HOME NAME START`.
+/// How a keeper brings its machine to life. Given as JSON on the command line: `watari keeper HOME TMPFS NAME START`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "how")]
 pub enum Start {

@@ -67,6 +67,11 @@ impl Ram {
         Ok(written)
     }
 
+    /// The guest stands still, and what the last scan reported has been read: the tracker may rely on that.
+    pub(crate) fn settle(&mut self) {
+        self.tracker.settle();
+    }
+
     /// Everything scanned so far is in a published snapshot.
     pub(crate) fn published(&mut self) {
         self.unpublished.iter_mut().for_each(PageSet::clear);
@@ -89,7 +94,12 @@ pub(crate) fn ranges(blocks: &[RamBlock], memory: &GuestMemory) -> Result<Vec<Ra
                 return Err(Error::OddBlock { block: block.name.clone(), bytes: block.used });
             }
             let backing = if block.name == RAM_BLOCK_MAIN { memory.backing() } else { None };
-            Ok(Range { name: RegionName::ram(&block.name)?, start: block.host_address, bytes: block.used, backing })
+            Ok(Range {
+                name: RegionName::ram(&block.name)?,
+                start: block.host_address,
+                bytes: block.used,
+                backing,
+            })
         })
         .collect()
 }
@@ -101,4 +111,3 @@ pub(crate) fn main_memory(ranges: &[Range]) -> Result<usize> {
         .position(|r| r.name.rest() == RAM_BLOCK_MAIN)
         .ok_or_else(|| Error::MissingBlock { block: RAM_BLOCK_MAIN.to_owned() })
 }
-

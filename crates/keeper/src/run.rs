@@ -25,7 +25,7 @@ use crate::settings::Settings;
 use crate::status::Board;
 use crate::{Error, Result};
 
-/// How long watchers get to hear of the end before the process is gone.
+/// How long those who asked something get to take their answer before the process is gone.
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Runs one machine until it ends, as the process `watari keeper`. Says on standard output how the start went
@@ -59,10 +59,8 @@ fn live(home: &Path, tmpfs: &Path, name: &MachineName, start: &Start) -> Result<
         node,
     };
     let (instance, child) = ground.start(start)?;
-    let started = Started {
-        qemu_pid: instance.record.qemu_pid,
-        ready_ms: began.elapsed().as_secs_f64() * 1e3,
-    };
+    let started =
+        Started { qemu_pid: instance.record.qemu_pid, ready_ms: began.elapsed().as_secs_f64() * 1e3 };
     tracing::info!(machine = %name, ready_ms = started.ready_ms, "the guest runs");
     let board = instance.board.clone();
     let (ending, instance) = attend(instance, &home, &started, !matches!(start, Start::Boot))?;
@@ -138,7 +136,7 @@ fn finish(instance: &Mutex<Instance>, board: &Board, phase: Phase, reason: &str)
         let _ = fs::remove_file(left);
     }
     board.end(phase, reason);
-    std::thread::sleep(FAREWELL);
+    board.wait_for_farewells(FAREWELL);
     Ok(())
 }
 
@@ -157,7 +155,8 @@ impl Ending {
             "SHUTDOWN" if event.data["guest"] == true => self.set("the guest powered off"),
             "BLOCK_IO_ERROR" if event.data["action"] == "stop" => {
                 let full = event.data["nospace"] == true;
-                let reason = if full { "its disk's file system is full" } else { "its disk had an I/O error" };
+                let reason =
+                    if full { "its disk's file system is full" } else { "its disk had an I/O error" };
                 board.set(Phase::Paused, reason);
             }
             "GUEST_PANICKED" => board.set(board.phase(), "the guest's kernel panicked"),

@@ -46,6 +46,7 @@ pub(crate) fn serve(listener: UnixListener, desk: Desk) {
 
 impl Desk {
     fn converse(&self, stream: UnixStream) -> std::io::Result<()> {
+        let _conversation = self.board.conversation();
         let mut line = String::new();
         BufReader::new((&stream).take(MAX_REQUEST)).read_line(&mut line)?;
         let mut out = Lines(&stream);

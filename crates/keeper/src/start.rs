@@ -54,8 +54,14 @@ impl Ground {
         let started = (|| {
             let blocks = newborn.monitor.ram_blocks()?;
             let ranges = ram::ranges(&blocks, &memory)?;
-            let mut ram = Ram::arm(newborn.record.qemu_pid, newborn.record.uffd, ranges, self.settings.tracker_choice())?;
+            let mut ram = Ram::arm(
+                newborn.record.qemu_pid,
+                newborn.record.uffd,
+                ranges,
+                self.settings.tracker_choice(),
+            )?;
             self.distrust(&mut ram, &history, &memory)?;
+            ram.settle();
             newborn.monitor.cont()?;
             Ok(ram)
         })();
@@ -65,10 +71,8 @@ impl Ground {
 
     fn resume(self, point: Point, network: &NetworkStart, share: bool) -> Result<(Instance, Option<Child>)> {
         let history = History::load(&self.store, self.file.config.id, Some(point))?;
-        let devices = self
-            .store
-            .device_state(point.id)?
-            .ok_or(Error::NoMemoryImage { snapshot: point.id })?;
+        let devices =
+            self.store.device_state(point.id)?.ok_or(Error::NoMemoryImage { snapshot: point.id })?;
         let disks = self.create_disks(&history)?;
         let server = self.serve(&disks)?;
         let memory = self.memory_for(&history, point, share)?;
@@ -84,7 +88,8 @@ impl Ground {
                 _ => Ok(()),
             });
             let newborn = self.spawn(&memory, true);
-            let filled = filling.join().unwrap_or_else(|_| Err(Error::Internal("filling memory panicked".into())));
+            let filled =
+                filling.join().unwrap_or_else(|_| Err(Error::Internal("filling memory panicked".into())));
             (filled, newborn)
         });
         let mut newborn = newborn?;
@@ -92,7 +97,13 @@ impl Ground {
             let blocks = newborn.monitor.ram_blocks()?;
             fill_small_blocks(&newborn.record, &history, &blocks)?;
             let ranges = ram::ranges(&blocks, &memory)?;
-            let ram = Ram::arm(newborn.record.qemu_pid, newborn.record.uffd, ranges, self.settings.tracker_choice())?;
+            let mut ram = Ram::arm(
+                newborn.record.qemu_pid,
+                newborn.record.uffd,
+                ranges,
+                self.settings.tracker_choice(),
+            )?;
+            ram.settle();
             write_all(&newborn.state_file, &devices)?;
             newborn.monitor.load_devices(Path::new(STATE_PATH), LOAD_LIMIT)?;
             self.before_first_step(&newborn.monitor, network)?;

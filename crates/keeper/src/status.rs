@@ -1,6 +1,7 @@
 //! What the machine is doing, for everyone who wants to know, also while it is being captured.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use watari_disk::Disk;
 use watari_types::Generation;
@@ -21,13 +22,15 @@ struct State {
     status: Status,
     disks: Vec<Disk>,
     version: u64,
+    /// Conversations on the keeper's socket that are not over yet.
+    talking: usize,
     /// The machine ended, and its end is on record.
     over: bool,
 }
 
 impl Board {
     pub(crate) fn new(status: Status, disks: Vec<Disk>) -> Board {
-        let state = State { status, disks, version: 0, over: false };
+        let state = State { status, disks, version: 0, talking: 0, over: false };
         Board(Arc::new(Inner { state: Mutex::new(state), changed: Condvar::new() }))
     }
 
@@ -78,9 +81,20 @@ impl Board {
     }
 
     /// Waits until the machine has ended, or the time is over. Returns whether it has ended.
-    pub(crate) fn wait_for_end(&self, limit: std::time::Duration) -> bool {
+    pub(crate) fn wait_for_end(&self, limit: Duration) -> bool {
         let waited = self.0.changed.wait_timeout_while(self.lock(), limit, |s| !s.over);
         waited.unwrap_or_else(PoisonError::into_inner).0.over
+    }
+
+    /// A conversation on the keeper's socket; it is over when the guard is dropped.
+    pub(crate) fn conversation(&self) -> Conversation {
+        self.lock().talking += 1;
+        Conversation(self.clone())
+    }
+
+    /// Waits until everyone who asks something has been answered, or the time is over.
+    pub(crate) fn wait_for_farewells(&self, limit: Duration) {
+        let _ = self.0.changed.wait_timeout_while(self.lock(), limit, |s| s.talking > 0);
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -93,5 +107,15 @@ impl Board {
     // A panic elsewhere leaves a status that is at worst one step old.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Board::conversation`].
+pub(crate) struct Conversation(Board);
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.0.lock().talking -= 1;
+        self.0.0.changed.notify_all();
     }
 }

@@ -137,7 +137,11 @@ pub struct MachineList {
 #[serde(rename_all = "snake_case", tag = "from")]
 pub enum BootRequest {
     /// The built-in demo machine.
-    Demo,
+    Demo {
+        /// What follows on its kernel's command line.
+        #[serde(default)]
+        append: String,
+    },
     /// The firmware boots the first disk.
     Disk,
     /// A Linux kernel, loaded directly.

@@ -108,7 +108,7 @@ pub(crate) fn remove_folder(path: &Path) -> Result<()> {
 }
 
 fn check_size(request: &CreateRequest) -> Result<(u64, u32)> {
-    let default = if matches!(request.boot, BootRequest::Demo) { DEMO_MEMORY } else { DEFAULT_MEMORY };
+    let default = if matches!(request.boot, BootRequest::Demo { .. }) { DEMO_MEMORY } else { DEFAULT_MEMORY };
     let memory = request.memory_bytes.unwrap_or(default);
     if memory < LEAST_MEMORY || !memory.is_multiple_of(MIB) {
         return Err(Error::BadRequest(format!(
@@ -126,7 +126,7 @@ fn check_size(request: &CreateRequest) -> Result<(u64, u32)> {
     if matches!(request.boot, BootRequest::Disk) && request.image.is_none() {
         return Err(Error::BadRequest("a machine boots from an image, a kernel or the demo".to_owned()));
     }
-    if matches!(request.boot, BootRequest::Demo) && request.image.is_some() {
+    if matches!(request.boot, BootRequest::Demo { .. }) && request.image.is_some() {
         return Err(Error::BadRequest(
             "the demo machine has a disk of its own, and takes no image".to_owned(),
         ));
@@ -138,11 +138,12 @@ fn check_size(request: &CreateRequest) -> Result<(u64, u32)> {
 fn write_boot_files(home: &MachineHome, boot: &BootRequest) -> Result<Boot> {
     match boot {
         BootRequest::Disk => Ok(Boot::Disk),
-        BootRequest::Demo => {
+        BootRequest::Demo { append: more } => {
             let kernel = watari_demo::find_kernel()?;
             let image = copy_boot_file(home, BOOT_KERNEL, &kernel.image)?;
             let initrd = write_boot_file(home, BOOT_INITRD, &watari_demo::initramfs(&kernel)?)?;
-            Ok(Boot::Kernel { kernel: image, initrd: Some(initrd), append: watari_demo::append(None, &[]) })
+            let append = format!("{} {more}", watari_demo::append(None, &[])).trim_end().to_owned();
+            Ok(Boot::Kernel { kernel: image, initrd: Some(initrd), append })
         }
         BootRequest::Kernel { kernel, initrd, append } => Ok(Boot::Kernel {
             kernel: copy_boot_file(home, BOOT_KERNEL, kernel)?,
@@ -211,7 +212,7 @@ fn make_disk(home: &MachineHome, request: &CreateRequest, progress: OnProgress) 
         })?;
         return Ok(Some(Disk::adopt_raw(&path)?.bytes()));
     }
-    let demo = matches!(request.boot, BootRequest::Demo).then_some(DEMO_DISK);
+    let demo = matches!(request.boot, BootRequest::Demo { .. }).then_some(DEMO_DISK);
     match request.disk_bytes.or(demo) {
         Some(bytes) => Ok(Some(Disk::create(&path, bytes, None)?.bytes())),
         None => Ok(None),
@@ -259,7 +260,7 @@ mod tests {
 
     #[test]
     fn sizes_that_no_machine_can_have_are_refused() {
-        let demo = || request(BootRequest::Demo);
+        let demo = || request(BootRequest::Demo { append: String::new() });
         assert_eq!(check_size(&demo()).unwrap(), (DEMO_MEMORY, 1));
         for bad in [
             CreateRequest { memory_bytes: Some(31 * MIB), ..demo() },

@@ -29,11 +29,10 @@ pub(crate) struct Create {
     /// The kernel's initial ramdisk
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
-    /// The kernel's command line
+    /// The kernel's command line; for the demo, what follows on it
     #[arg(
         long,
         value_name = "TEXT",
-        requires = "kernel",
         default_value = "",
         hide_default_value = true,
         allow_hyphen_values = true
@@ -54,7 +53,7 @@ impl Create {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let name = machine_name(&self.name)?;
         let boot = match &self.kernel {
-            _ if self.demo => BootRequest::Demo,
+            _ if self.demo => BootRequest::Demo { append: self.append.clone() },
             Some(kernel) => BootRequest::Kernel {
                 kernel: absolute(kernel)?,
                 initrd: self.initrd.as_deref().map(absolute).transpose()?,
