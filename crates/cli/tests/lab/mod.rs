@@ -1,5 +1,6 @@
 //! A node of the test's own: a home in a temporary folder, its daemon, and the `watari` program to use it.
 //! Whatever it started is ended when it is dropped, also when the test fails.
+#![allow(unreachable_pub, reason = "shared by several test programs")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on must say so and fail")]
 
