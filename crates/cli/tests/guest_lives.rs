@@ -118,3 +118,64 @@ fn clones_run_beside_the_original_unplugged_and_know_who_they_are() {
     console.next_number("tick ");
     assert_eq!(lab.ok(&["verify"])["damaged"].as_array().unwrap().len(), 0);
 }
+
+#[test]
+fn a_clone_keeps_or_changes_its_address_as_its_user_says() {
+    let lab = Lab::new();
+    lab.start_demo("m", "128M", "16M", COUNTER, "tick 5");
+    let mac = lab.machine("m")["macs"][0].as_str().unwrap().to_owned();
+    lab.listen_from_start("m").wait_for(&format!("NET add eth0 {mac}"));
+    lab.ok(&["checkpoint", "m"]);
+    lab.ok(&["clone", "m", "same", "--network", "same", "--start"]);
+    assert_eq!(lab.machine("same")["macs"][0], mac.as_str());
+
+    lab.ok(&["clone", "m", "fresh", "--network", "fresh", "--start"]);
+    let fresh = lab.machine("fresh")["macs"][0].as_str().unwrap().to_owned();
+    assert_ne!(fresh, mac);
+    lab.listen_from_start("fresh").wait_for(&format!("NET add eth0 {fresh}"));
+    // What the clone has now is what its own snapshots have.
+    lab.ok(&["checkpoint", "fresh"]);
+    lab.ok(&["restore", "fresh"]);
+    lab.listen("fresh").next_number("tick ");
+    assert_eq!(lab.machine("fresh")["macs"][0], fresh.as_str());
+
+    lab.ok(&["clone", "m", "later", "--start"]);
+    lab.ok(&["network", "later", "fresh"]);
+    let later = lab.machine("later")["macs"][0].as_str().unwrap().to_owned();
+    assert!(later != mac && later != fresh);
+    lab.listen_from_start("later").wait_for(&format!("NET add eth0 {later}"));
+}
+
+#[test]
+fn the_clock_is_right_after_a_restore() {
+    let lab = Lab::new();
+    lab.start_demo("m", "128M", "16M", COUNTER, "tick 5");
+    lab.ok(&["checkpoint", "m"]);
+    std::thread::sleep(std::time::Duration::from_secs(8));
+    lab.ok(&["restore", "m"]);
+    // A shell opens on the first line, and reads the second.
+    let console = lab.listen("m");
+    lab.type_into("m", "\n");
+    lab.type_into("m", "echo now=$(date +%s)=\n");
+    let guest = console.wait_until("the time", |text| text.contains("now=1"));
+    let guest: i64 = guest.rsplit("now=").find_map(|rest| rest.split('=').next()?.parse().ok()).unwrap();
+    let host = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+    assert!((guest - host).abs() <= 4, "the guest says {guest}, it is {host}");
+}
+
+#[test]
+fn a_guest_that_is_asked_to_powers_off_and_boots_again_from_its_disk() {
+    let lab = Lab::new();
+    lab.start_demo("m", "128M", "16M", COUNTER, "tick 5");
+    lab.ok(&["checkpoint", "m"]);
+    assert_eq!(machine(&lab.ok(&["stop", "m"]))["state"], "stopped");
+    assert!(lab.machine("m")["reason"].as_str().unwrap().contains("powered off"));
+    let console = lab.listen("m");
+    lab.ok(&["start", "m"]);
+    console.wait_for("tick 3");
+    // Powered on again, nothing of the former memory is left, and the next snapshot knows.
+    lab.ok(&["checkpoint", "m"]);
+    lab.ok(&["restore", "m"]);
+    lab.listen("m").next_number("tick ");
+    assert_eq!(lab.ok(&["verify"])["damaged"].as_array().unwrap().len(), 0);
+}

@@ -4,13 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::Disk;
 use crate::engine::Engine;
 
-/// Which flushes were acknowledged before they happened.
+/// Which flushes were asked for while they are put off, and whether they may be acknowledged before they happen.
 #[derive(Default)]
 pub(crate) struct Flusher {
     state: Mutex<State>,
@@ -20,7 +21,11 @@ pub(crate) struct Flusher {
 #[derive(Default)]
 struct State {
     holders: usize,
-    /// Counts flushes acknowledged early.
+    /// When the first of them began.
+    since: Option<SystemTime>,
+    /// The guest stands still: nobody can act on an early answer.
+    guest_held: bool,
+    /// Counts flushes handed to the worker.
     asked: u64,
     /// All up to this one have happened.
     done: u64,
@@ -28,14 +33,21 @@ struct State {
 }
 
 impl Engine {
-    /// Everything acknowledged before is on the medium when this returns; or, while flushes are put off, soon.
+    /// Everything acknowledged before is on the medium when this returns; or, while flushes are put off and the
+    /// guest is held, soon.
     pub(crate) fn flush(&self) -> io::Result<()> {
         {
             let mut state = self.flusher.state.lock();
             if state.holders > 0 {
                 state.asked += 1;
+                let mine = state.asked;
                 self.flusher.changed.notify_all();
-                return Ok(());
+                while state.done < mine && !state.guest_held && state.holders > 0 {
+                    self.flusher.changed.wait(&mut state);
+                }
+                if state.done < mine && state.guest_held {
+                    return Ok(());
+                }
             }
             if let Some(err) = state.failed.take() {
                 return Err(err);
@@ -57,16 +69,16 @@ impl Engine {
         let mut state = self.flusher.state.lock();
         state.done = state.done.max(asked);
         state.failed = state.failed.take().or(result.err());
+        self.flusher.changed.notify_all();
     }
 }
 
-/// While it is held, the disk acknowledges flushes (and writes with FUA) at once, and they happen on another
-/// thread.
+/// While it is held, flushes (and writes with FUA) happen on another thread, and from the moment that
+/// [`Disk::guest_is_held`] says that the guest stands still they are acknowledged before they have happened.
 ///
-/// QEMU flushes its disks when it stops a guest, and a pause must not wait for the medium. It may be held only
-/// while no guest runs that could rely on an early answer: take it right before QEMU's `stop` and
-/// [`redeem`](DeferredFlushes::redeem) it before anybody is told that what was flushed is durable. A guest
-/// that flushed just before the stop gets its early answer when it runs again.
+/// QEMU flushes its disks when it stops a guest and when it saves its devices, and a pause must not wait for the
+/// medium. Take it right before QEMU's `stop`, and [`redeem`](DeferredFlushes::redeem) it before `cont`: whoever
+/// flushed gets the early answer only when the guest runs again, and by then it is true.
 pub struct DeferredFlushes {
     disk: Disk,
     worker: Option<JoinHandle<()>>,
@@ -77,7 +89,13 @@ pub struct DeferredFlushes {
 impl Disk {
     /// Puts flushes off until the returned value is redeemed or dropped.
     pub fn defer_flushes(&self) -> DeferredFlushes {
-        self.engine().flusher.state.lock().holders += 1;
+        {
+            let mut state = self.engine().flusher.state.lock();
+            if state.holders == 0 {
+                state.since = Some(SystemTime::now());
+            }
+            state.holders += 1;
+        }
         let ended = Arc::new(AtomicBool::new(false));
         let (engine, end) = (self.shared_engine(), ended.clone());
         // Without a thread the flushes happen when they are redeemed.
@@ -101,6 +119,17 @@ fn work(engine: &Engine, ended: &AtomicBool) {
     }
 }
 
+impl Disk {
+    /// The guest stands still since `at`, and until the flushes that are put off are redeemed. News of a moment
+    /// before they were put off is old, and ignored.
+    pub fn guest_is_held(&self, at: SystemTime) {
+        let flusher = &self.engine().flusher;
+        let mut state = flusher.state.lock();
+        state.guest_held |= state.holders > 0 && state.since.is_some_and(|since| since <= at);
+        flusher.changed.notify_all();
+    }
+}
+
 impl DeferredFlushes {
     /// Stops putting flushes off and waits until those that were have happened.
     ///
@@ -119,6 +148,7 @@ impl DeferredFlushes {
                 return;
             }
             state.holders -= 1;
+            state.guest_held &= state.holders > 0;
         }
         engine.flusher.changed.notify_all();
         if let Some(worker) = self.worker.take()

@@ -140,7 +140,10 @@ fn deferred_flushes_are_made_up_for() {
     let (_folder, path) = place();
     let disk = Disk::create(&path, 1 << 20, None).unwrap();
     let (first, second) = (disk.defer_flushes(), disk.defer_flushes());
+    disk.guest_is_held(std::time::UNIX_EPOCH);
     disk.write_at(0, &[1; 8192]).unwrap();
+    disk.flush().unwrap();
+    disk.guest_is_held(std::time::SystemTime::now());
     disk.flush().unwrap();
     drop(first);
     disk.flush().unwrap();

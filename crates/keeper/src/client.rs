@@ -3,12 +3,16 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use watari_types::{ErrorKind, ErrorReport};
 
 use crate::protocol::{Reply, Request};
+
+/// How long a keeper may take to say what it is doing. One that takes longer is stopped or stuck.
+const STATUS_LIMIT: Duration = Duration::from_secs(10);
 
 /// Asks the keeper behind `socket` and waits for its answer, handing `progress` on as it comes. Blocks.
 pub fn ask<T: DeserializeOwned>(
@@ -17,6 +21,10 @@ pub fn ask<T: DeserializeOwned>(
     progress: impl FnMut(Value),
 ) -> Result<T, ErrorReport> {
     let mut stream = UnixStream::connect(socket).map_err(silent)?;
+    if matches!(request, Request::Status) {
+        // Only this is answered without waiting for anything; other requests may wait for a capture to end.
+        stream.set_read_timeout(Some(STATUS_LIMIT)).map_err(silent)?;
+    }
     let mut line = serde_json::to_vec(request).map_err(|e| garbled(&e))?;
     line.push(b'\n');
     stream.write_all(&line).map_err(silent)?;

@@ -152,6 +152,8 @@ impl Ending {
 
     fn note(&self, event: &Event, board: &Board) {
         match event.name.as_str() {
+            // Sent before QEMU flushes the disks, which a capture must not wait for.
+            "STOP" => board.guest_is_held(event.at),
             "SHUTDOWN" if event.data["guest"] == true => self.set("the guest powered off"),
             "BLOCK_IO_ERROR" if event.data["action"] == "stop" => {
                 let full = event.data["nospace"] == true;

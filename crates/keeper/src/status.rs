@@ -1,7 +1,7 @@
 //! What the machine is doing, for everyone who wants to know, also while it is being captured.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use watari_disk::Disk;
 use watari_types::Generation;
@@ -59,6 +59,11 @@ impl Board {
 
     pub(crate) fn set_generation(&self, generation: Generation) {
         self.change(|state| state.status.generation = Some(generation));
+    }
+
+    /// The guest stands still since then: see [`Disk::guest_is_held`].
+    pub(crate) fn guest_is_held(&self, at: SystemTime) {
+        self.lock().disks.iter().for_each(|disk| disk.guest_is_held(at));
     }
 
     /// The machine ended: watchers get a last status.

@@ -16,7 +16,7 @@ use watari_keeper::record::{MachineFile, MachineState, NetworkStart, Phase, Poin
 use watari_store::{Origin, Snapshot};
 use watari_types::{
     Boot, ErrorKind, ErrorReport, MachineConfig, MachineId, MachineName, PAGE_SIZE, PageTable, Region,
-    RegionName,
+    RegionKind, RegionName,
 };
 
 use crate::api::{CloneNetwork, CloneRequest, Ready};
@@ -45,7 +45,7 @@ impl Node {
             });
         };
         let header = self.store.snapshot(snapshot)?;
-        self.store.page_tables(snapshot)?;
+        let tables = self.store.page_tables(snapshot)?;
         let network = network_after_rollback(&file.config, &header);
         self.settle(name)?;
         let running = self.live(name);
@@ -53,11 +53,32 @@ impl Node {
         self.ensure_memory(name, file.config.memory_bytes, returned)?;
         self.ensure_accelerator(&self.qemu()?, progress)?;
         if let Some(live) = running {
+            self.rehearse(&tables)?;
             self.end_now(name, &live)?;
         }
         let start = Start::Resume { snapshot, generation, network, share_memory: false };
         self.run_keeper(name, &start, progress)?;
         self.ready(name, arrived)
+    }
+
+    /// Reads what a resume will read: a running machine is given up only for a snapshot whose memory is there,
+    /// every byte of it. Pages of disks are looked up and not read: there may be very many, and they come when
+    /// the guest asks for them.
+    fn rehearse(&self, tables: &BTreeMap<RegionName, PageTable>) -> Result<()> {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        for (region, table) in tables {
+            match region.kind() {
+                RegionKind::Disk => {
+                    if let Some((_, page)) = table.iter().find(|(_, page)| !self.store.contains(page)) {
+                        self.store.read_page(&page, &mut [0; PAGE_SIZE])?;
+                    }
+                }
+                RegionKind::Ram | RegionKind::Boot => {
+                    self.store.read_pages(table.iter(), threads, &|_, _| Ok(()))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Makes a new machine of a snapshot. The caller holds the lock of its name.

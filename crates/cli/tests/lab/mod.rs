@@ -90,6 +90,19 @@ impl Lab {
         Console { lab: self, name: name.to_owned(), from: self.serial(name).len() }
     }
 
+    /// The console from the machine's first word on.
+    pub fn listen_from_start(&self, name: &str) -> Console<'_> {
+        Console { lab: self, name: name.to_owned(), from: 0 }
+    }
+
+    /// Types into a machine's serial console.
+    pub fn type_into(&self, name: &str, keys: &str) {
+        let mut console = self.watari(&["console", name]);
+        let mut console = console.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        std::io::Write::write_all(&mut console.stdin.take().unwrap(), keys.as_bytes()).unwrap();
+        console.wait().unwrap();
+    }
+
     /// Waits until a machine is in a state.
     pub fn wait_for_state(&self, name: &str, state: &str) -> Value {
         wait(&format!("{name} to be {state}"), || {

@@ -1,0 +1,203 @@
+//! A capture that fails, at whatever step: the guest goes on, the older snapshots are whole, nothing half-made is
+//! visible, and the next checkpoint holds everything the failed one was to hold. And damage: found, named, refused.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on must say so and fail")]
+
+mod lab;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use lab::{Lab, kill, numbers};
+use serde_json::Value;
+
+const STAMPS: &str = "watari.run=stamp watari.args=mem=32M,mem-rate=10,disk-rate=2";
+
+/// A small file system of its own at a home's `store`; unmounted when dropped, before the home is removed.
+struct SmallStore(PathBuf);
+
+impl SmallStore {
+    /// `None` where mounting is not allowed.
+    fn mount(home: &Path, size: &str) -> Option<SmallStore> {
+        let store = home.join("store");
+        fs::create_dir_all(&store).unwrap();
+        let small = SmallStore(store);
+        small.mount_with(&format!("size={size},mode=700")).then_some(small)
+    }
+
+    fn mount_with(&self, options: &str) -> bool {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&self.0).stderr(Stdio::null());
+        mount.status().is_ok_and(|status| status.success())
+    }
+
+    fn remount(&self, how: &str) {
+        let mut mount = Command::new("mount");
+        assert!(mount.args(["-o", &format!("remount,{how}")]).arg(&self.0).status().unwrap().success());
+    }
+
+    fn free(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        stat.f_bavail * stat.f_frsize
+    }
+
+    /// Takes space away until only so much is left. Returns the file that does.
+    fn leave(&self, bytes: u64) -> PathBuf {
+        let ballast = self.0.join("tmp/ballast");
+        fs::write(&ballast, vec![1; self.free().saturating_sub(bytes) as usize]).unwrap();
+        ballast
+    }
+}
+
+impl Drop for SmallStore {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn generations(lab: &Lab, name: &str) -> Vec<u64> {
+    let log = lab.ok(&["log", name]);
+    log["snapshots"].as_array().unwrap().iter().map(|s| s["generation"].as_u64().unwrap()).collect()
+}
+
+fn whole(lab: &Lab) {
+    let report = lab.ok(&["verify"]);
+    assert_eq!(report["damaged"], Value::Array(vec![]), "{report}");
+}
+
+/// A complete check of all stamps begins and ends without a wrong page.
+fn stamps_are_right(lab: &Lab, name: &str) {
+    let console = lab.listen(name);
+    let said = console.wait_until("two passes", |text| numbers(text, "STAMP pass=").len() >= 2);
+    assert!(!said.contains("STAMP ERROR"), "{said}");
+}
+
+#[test]
+fn a_capture_that_finds_no_space_or_no_writable_store_loses_nothing() {
+    let lab = Lab::without_daemon();
+    let Some(store) = SmallStore::mount(lab.home(), "96M") else {
+        eprintln!("mounting is not allowed here: nothing to test");
+        return;
+    };
+    lab.ok(&["up"]);
+    lab.start_demo("m", "128M", "16M", STAMPS, "STAMP ready");
+    lab.ok(&["checkpoint", "m"]);
+    let mut expected = vec![1];
+    // From not even a pack's first frame to all but the last ref.
+    for left in [0, 4 << 10, 128 << 10, 512 << 10, 1 << 20] {
+        let ballast = store.leave(left);
+        let console = lab.listen("m");
+        let failed = (0..5)
+            .map(|_| lab.watari(&["checkpoint", "m", "--json"]).output().unwrap())
+            .find(|o| !o.status.success());
+        let failed: Value =
+            serde_json::from_slice(&failed.expect("there is not that much space").stdout).unwrap();
+        assert_eq!(failed["error"]["kind"], "no_space", "{failed}");
+        console.wait_until("to go on", |text| text.contains("STAMP pass"));
+        let listed = generations(&lab, "m");
+        assert!(listed.len() < expected.len() + 5 && listed.ends_with(&expected), "{listed:?}");
+        whole(&lab);
+        fs::remove_file(ballast).unwrap();
+        let next = lab.ok(&["checkpoint", "m"])["generation"].as_u64().unwrap();
+        expected = generations(&lab, "m");
+        assert_eq!(expected[0], next);
+    }
+    store.remount("ro");
+    let refused = lab.fails(&["checkpoint", "m"]);
+    assert!(refused["message"].as_str().unwrap().contains("read-only"), "{refused}");
+    assert_eq!(generations(&lab, "m"), expected);
+    store.remount("rw");
+    lab.ok(&["checkpoint", "m"]);
+    whole(&lab);
+    lab.ok(&["restore", "m"]);
+    stamps_are_right(&lab, "m");
+    lab.ok(&["kill", "m"]);
+    lab.ok(&["down", "--machines"]);
+}
+
+#[test]
+fn a_capture_whose_qemu_is_killed_leaves_the_history_as_it_was() {
+    let lab = Lab::new();
+    lab.start_demo("m", "128M", "16M", STAMPS, "STAMP ready");
+    lab.ok(&["checkpoint", "m"]);
+    for delay_ms in [0, 5, 15, 40] {
+        let before = generations(&lab, "m");
+        std::thread::sleep(Duration::from_secs(1));
+        let qemu = lab.pid("m", "qemu_pid");
+        let mut capture = lab.watari(&["checkpoint", "m", "--json"]);
+        let mut capture = capture.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        kill(qemu);
+        let published = capture.wait().unwrap().success();
+        lab.wait_for_state("m", "crashed");
+        let after = generations(&lab, "m");
+        assert_eq!(after.len(), before.len() + usize::from(published), "{before:?} {after:?}");
+        whole(&lab);
+        lab.ok(&["restore", "m"]);
+        stamps_are_right(&lab, "m");
+    }
+}
+
+#[test]
+fn what_is_damaged_is_refused_and_named_and_the_machine_runs_on() {
+    let lab = Lab::new();
+    lab.start_demo("m", "128M", "16M", "watari.run=counter", "tick 5");
+    lab.ok(&["checkpoint", "m"]);
+    let second = lab.ok(&["checkpoint", "m"])["id"].as_str().unwrap().to_owned();
+    let store = lab.home().join("store");
+
+    let manifest = find(&store.join("snapshots"), |name| name.starts_with(&second));
+    let good = fs::read(&manifest).unwrap();
+    for bad in [good[..good.len() / 2].to_vec(), flipped(&good, good.len() / 3)] {
+        fs::write(&manifest, bad).unwrap();
+        refused(&lab, "m@2");
+    }
+    fs::write(&manifest, &good).unwrap();
+
+    let pack = find_largest(&store.join("packs"));
+    let good = fs::read(&pack).unwrap();
+    for bad in [good[..good.len() / 2].to_vec(), flipped(&good, good.len() / 3)] {
+        fs::write(&pack, bad).unwrap();
+        // A daemon that has read the pack's index before is as good as one that has not.
+        refused(&lab, "m@1");
+    }
+    fs::write(&pack, &good).unwrap();
+    whole(&lab);
+    lab.ok(&["restore", "m@1"]);
+}
+
+/// A damaged snapshot: the restore says so, `verify` finds it, the machine has not noticed.
+fn refused(lab: &Lab, rev: &str) {
+    let qemu = lab.pid("m", "qemu_pid");
+    let error = lab.fails(&["restore", rev]);
+    assert_eq!(error["kind"], "damaged", "{error}");
+    let report = lab.watari(&["verify", "--json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert!(!report["damaged"].as_array().unwrap().is_empty(), "{report}");
+    assert_eq!(lab.pid("m", "qemu_pid"), qemu, "the running machine was touched");
+    lab.listen("m").next_number("tick ");
+}
+
+fn flipped(bytes: &[u8], at: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at] ^= 0x10;
+    bytes
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        if entry.path().is_dir() { found.extend(files(&entry.path())) } else { found.push(entry.path()) }
+    }
+    found
+}
+
+fn find(folder: &Path, wanted: impl Fn(&str) -> bool) -> PathBuf {
+    files(folder).into_iter().find(|path| wanted(path.file_name().unwrap().to_str().unwrap())).unwrap()
+}
+
+fn find_largest(folder: &Path) -> PathBuf {
+    files(folder).into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap()
+}
