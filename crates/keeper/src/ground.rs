@@ -75,6 +75,13 @@ impl Newborn {
 }
 
 impl Ground {
+    /// The snapshot that the machine's disks and their marks descend from: the head, not what `state.json` says.
+    /// A keeper that dies right after publishing has taken the marks away and not yet written its state.
+    pub(crate) fn base(&self) -> Result<Option<Point>> {
+        let head = self.store.refs(self.file.config.id).head()?;
+        Ok(head.map(|head| Point { generation: head.generation, id: head.id }))
+    }
+
     /// The disks as the machine left them. What is not in their files comes from the base.
     pub(crate) fn open_disks(&self, history: &History) -> Result<Vec<Disk>> {
         let open = |index| {

@@ -46,7 +46,7 @@ impl Ground {
     }
 
     fn boot(self) -> Result<(Instance, Option<Child>)> {
-        let history = History::load(&self.store, self.file.config.id, self.before.base)?;
+        let history = History::load(&self.store, self.file.config.id, self.base()?)?;
         let disks = self.open_disks(&history)?;
         let server = self.serve(&disks)?;
         let memory = GuestMemory::new(self.file.config.memory_bytes)?;
@@ -130,7 +130,7 @@ impl Ground {
             kill_if_same(pid, record.qemu_started);
             return Err(Error::NeverRan);
         }
-        let history = History::load(&self.store, self.file.config.id, self.before.base)?;
+        let history = History::load(&self.store, self.file.config.id, self.base()?)?;
         let disks = self.open_disks(&history)?;
         let server = self.serve(&disks)?;
         let memory_file = open_in(pid, watari_qemu::MEMORY_PATH, record.private_memory)?;
