@@ -173,7 +173,11 @@ impl Drop for Lab {
                 watari_keeper::kill_if_same(pid as u32, started);
             }
         }
-        let _ = self.run(&["down", "--machines"]);
+        // A machine that is just ending can make the first attempt fail.
+        let _ = (0..20).find(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            self.run(&["down", "--machines"]).status.success()
+        });
     }
 }
 
