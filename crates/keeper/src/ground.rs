@@ -119,7 +119,8 @@ impl Ground {
             return GuestMemory::new(bytes);
         }
         let table = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?).cloned().unwrap_or_default();
-        Ok(GuestMemory::Shared(heads::hold(&self.node, &self.store, point.id, &table, bytes)?))
+        let head = heads::hold(&self.node, &self.store, point.id, &table, bytes)?;
+        Ok(GuestMemory::Shared(Arc::new(head.into())))
     }
 
     /// Starts QEMU, its guest not running, with a userfaultfd in its address space where the host allows it.

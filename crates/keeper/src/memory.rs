@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
+use watari_ram::Backing;
 use watari_types::{PAGE_SIZE, PageSet};
 
 use crate::{Error, Result};
@@ -14,7 +15,7 @@ pub(crate) enum GuestMemory {
     /// A memfd of the machine's own, mapped shared: what the guest frees goes back to the host.
     Own(Arc<OwnedFd>),
     /// A head that others may share, mapped privately: what the guest writes is copied first.
-    Shared(File),
+    Shared(Arc<OwnedFd>),
 }
 
 impl GuestMemory {
@@ -30,8 +31,7 @@ impl GuestMemory {
     /// The descriptor for QEMU.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         match self {
-            GuestMemory::Own(fd) => fd.as_fd(),
-            GuestMemory::Shared(file) => file.as_fd(),
+            GuestMemory::Own(fd) | GuestMemory::Shared(fd) => fd.as_fd(),
         }
     }
 
@@ -40,11 +40,11 @@ impl GuestMemory {
         matches!(self, GuestMemory::Shared(_))
     }
 
-    /// The file whose holes are the guest's zero pages, where the mapping shows the file itself.
-    pub(crate) fn backing(&self) -> Option<Arc<OwnedFd>> {
+    /// What lies behind the guest's memory.
+    pub(crate) fn backing(&self) -> Backing {
         match self {
-            GuestMemory::Own(fd) => Some(Arc::clone(fd)),
-            GuestMemory::Shared(_) => None,
+            GuestMemory::Own(fd) => Backing::Shared(Arc::clone(fd)),
+            GuestMemory::Shared(fd) => Backing::Private(Arc::clone(fd)),
         }
     }
 
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn only_pages_that_were_written_are_populated() {
         let memory = GuestMemory::new(64 << 20).unwrap();
-        let file = File::from(memory.backing().unwrap().try_clone().unwrap());
+        let file = File::from(memory.fd().try_clone_to_owned().unwrap());
         for page in [0u64, 7, 8, 16383] {
             file.write_all_at(&[1], page * PAGE_SIZE as u64).unwrap();
         }

@@ -1,7 +1,7 @@
 //! The RAM blocks of one running QEMU: where they are, and which of their pages are not in a snapshot yet.
 
 use watari_qemu::{RAM_BLOCK_MAIN, RamBlock};
-use watari_ram::{ProcessMemory, Range, RemoteFd, Tracker, TrackerChoice, TrackerKind};
+use watari_ram::{Backing, ProcessMemory, Range, RemoteFd, Tracker, TrackerChoice, TrackerKind};
 use watari_types::{PAGE_SIZE, PageSet, Region, RegionName};
 
 use crate::memory::GuestMemory;
@@ -83,7 +83,7 @@ impl Ram {
     }
 }
 
-/// QEMU's RAM blocks as ranges to track. Main memory gets its backing file, whose holes are zero pages.
+/// QEMU's RAM blocks as ranges to track. Main memory has a file behind it.
 pub(crate) fn ranges(blocks: &[RamBlock], memory: &GuestMemory) -> Result<Vec<Range>> {
     let page = PAGE_SIZE as u64;
     blocks
@@ -93,7 +93,8 @@ pub(crate) fn ranges(blocks: &[RamBlock], memory: &GuestMemory) -> Result<Vec<Ra
             if !block.used.is_multiple_of(page) || !block.host_address.is_multiple_of(page) {
                 return Err(Error::OddBlock { block: block.name.clone(), bytes: block.used });
             }
-            let backing = if block.name == RAM_BLOCK_MAIN { memory.backing() } else { None };
+            let is_main = block.name == RAM_BLOCK_MAIN;
+            let backing = if is_main { memory.backing() } else { Backing::Anonymous };
             Ok(Range {
                 name: RegionName::ram(&block.name)?,
                 start: block.host_address,

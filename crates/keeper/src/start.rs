@@ -13,6 +13,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::Child;
+use std::sync::Arc;
 use std::time::Duration;
 
 use watari_qemu::{QMP_SOCKET, RAM_BLOCK_MAIN, STATE_PATH};
@@ -134,11 +135,8 @@ impl Ground {
         let disks = self.open_disks(&history)?;
         let server = self.serve(&disks)?;
         let memory_file = open_in(pid, watari_qemu::MEMORY_PATH, record.private_memory)?;
-        let memory = if record.private_memory {
-            GuestMemory::Shared(memory_file)
-        } else {
-            GuestMemory::Own(std::sync::Arc::new(memory_file.into()))
-        };
+        let file = Arc::new(memory_file.into());
+        let memory = if record.private_memory { GuestMemory::Shared(file) } else { GuestMemory::Own(file) };
         let state_file = open_in(pid, STATE_PATH, false)?;
         let monitor = connect_monitor(&self.home.socket(QMP_SOCKET))?;
         let ranges = ram::ranges(&monitor.ram_blocks()?, &memory)?;

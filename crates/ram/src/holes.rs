@@ -37,7 +37,7 @@ impl Stamp {
     /// To be taken *before* the walk over the page table. Punching a hole first empties the entries, then
     /// stamps the file, so what the walk meets too early is found with the next scan's stamp.
     pub(crate) fn of(range: &Range) -> Result<Option<Stamp>, Error> {
-        let Some(file) = &range.backing else { return Ok(None) };
+        let Some(file) = range.backing.shared() else { return Ok(None) };
         let stat = fstat(file).map_err(|errno| backing_error(range, 0, errno))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let changed = (stat.st_ctime, stat.st_ctime_nsec);
@@ -62,7 +62,7 @@ impl Holes {
         absent: &PageSet,
     ) -> Result<PageSet, Error> {
         let before = std::mem::take(self);
-        let (Some(file), Some(stamp)) = (&range.backing, stamp) else {
+        let (Some(file), Some(stamp)) = (range.backing.shared(), stamp) else {
             // Nobody to ask, so whatever left memory counts.
             let mut gone = absent.clone();
             gone.subtract(&before.known);
@@ -123,7 +123,7 @@ fn holes_among(range: &Range, file: BorrowedFd<'_>, pages: &PageSet) -> Result<P
     Ok(holes)
 }
 
-fn backing_error(range: &Range, offset: u64, errno: Errno) -> Error {
+pub(crate) fn backing_error(range: &Range, offset: u64, errno: Errno) -> Error {
     Error::Backing { range: range.name.clone(), offset, source: errno.into() }
 }
 
@@ -137,6 +137,7 @@ mod tests {
     use watari_types::RegionName;
 
     use super::*;
+    use crate::Backing;
 
     const PAGES: u32 = 200;
 
@@ -145,7 +146,10 @@ mod tests {
         let bytes = u64::from(PAGES) * PAGE_SIZE as u64;
         ftruncate(&file, bytes).unwrap();
         data.iter().for_each(|page| assert_eq!(pwrite(&file, b"x", offset(page)), Ok(1)));
-        Range { backing: Some(Arc::new(file)), ..Range::new(RegionName::ram("m0").unwrap(), 0, bytes) }
+        Range {
+            backing: Backing::Shared(Arc::new(file)),
+            ..Range::new(RegionName::ram("m0").unwrap(), 0, bytes)
+        }
     }
 
     fn offset(page: u32) -> u64 {
@@ -164,7 +168,7 @@ mod tests {
         ) {
             let (data, asked) = (set(data), set(asked));
             let range = range_with_data(&data);
-            let file = range.backing.as_ref().unwrap();
+            let file = range.backing.shared().unwrap();
             let mut wanted = asked.clone();
             wanted.subtract(&data);
             prop_assert_eq!(holes_among(&range, file.as_fd(), &asked).unwrap(), wanted);
@@ -183,7 +187,7 @@ mod tests {
         // A clock that ticks: the stamp differs as soon as the tick does.
         while Stamp::of(&range).unwrap().unwrap().changed == old.changed {
             let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            fallocate(range.backing.as_ref().unwrap(), how, 0, PAGE_SIZE as u64).unwrap();
+            fallocate(range.backing.shared().unwrap(), how, 0, PAGE_SIZE as u64).unwrap();
         }
         assert!(!Stamp::of(&range).unwrap().unwrap().is_unchanged_since(Some(old)));
     }

@@ -47,7 +47,7 @@ impl ProcessMemory {
     /// After an error the content of `into` is undefined.
     ///
     /// Neighbouring pages are read as one piece and up to a thousand pieces with one system call. A range with
-    /// a [backing](Range::backing) is read through its file: holes cost nothing and stay holes.
+    /// a [shared file](crate::Backing::Shared) is read through its file: holes cost nothing and stay holes.
     pub fn read_pages(&self, range: &Range, pages: &[u32], into: &mut [u8]) -> Result<(), Error> {
         let fits = into.len() == pages.len() * PAGE_SIZE && pages.iter().all(|page| *page < range.pages());
         if !fits {
@@ -58,7 +58,7 @@ impl ProcessMemory {
             .chunk_by(|a, b| a.checked_add(1) == Some(*b))
             .map(|run| (u64::from(run[0]) * PAGE_SIZE as u64, run.len() * PAGE_SIZE))
             .collect();
-        match &range.backing {
+        match range.backing.shared() {
             Some(file) => read_file(range, file, &pieces, into),
             None => {
                 let pieces: Vec<_> = pieces.iter().map(|(at, bytes)| (range.start + at, *bytes)).collect();

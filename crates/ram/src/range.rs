@@ -14,17 +14,37 @@ pub struct Range {
     pub start: u64,
     /// Its length, a multiple of the page size.
     pub bytes: u64,
-    /// The file it maps *shared*, from the file's first byte: QEMU's memfd. Reads then go through the file,
-    /// because a read through the process would allocate memory for every hole it meets; and pages that are
-    /// merely out of the page table are told from pages that were punched out. `None` for private memory,
-    /// private mappings of a file included.
-    pub backing: Option<Arc<OwnedFd>>,
+    /// What its content is, where the process has not written.
+    pub backing: Backing,
+}
+
+/// What lies behind a range. A file begins at the range's first byte.
+#[derive(Clone, Debug)]
+pub enum Backing {
+    /// Nothing: memory of the process's own.
+    Anonymous,
+    /// A file mapped shared: QEMU's memfd. Reads then go through the file, because a read through the process
+    /// would allocate memory for every hole it meets; and pages that are merely out of the page table are told
+    /// from pages that were punched out.
+    Shared(Arc<OwnedFd>),
+    /// A file mapped privately, on tmpfs. It shows where there is content that the process has not written.
+    Private(Arc<OwnedFd>),
+}
+
+impl Backing {
+    /// The file whose content is the memory's content, whoever wrote it.
+    pub(crate) fn shared(&self) -> Option<&Arc<OwnedFd>> {
+        match self {
+            Backing::Shared(file) => Some(file),
+            Backing::Private(_) | Backing::Anonymous => None,
+        }
+    }
 }
 
 impl Range {
     /// A range with no file behind it.
     pub fn new(name: RegionName, start: u64, bytes: u64) -> Self {
-        Range { name, start, bytes, backing: None }
+        Range { name, start, bytes, backing: Backing::Anonymous }
     }
 
     /// How many pages it has.

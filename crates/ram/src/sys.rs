@@ -145,6 +145,7 @@ pub(crate) struct PageRegion {
 pub(crate) struct ScanQuery {
     pub(crate) flags: u64,
     pub(crate) inverted: u64,
+    pub(crate) all_of: u64,
     pub(crate) any_of: u64,
     pub(crate) returned: u64,
 }
@@ -184,7 +185,7 @@ pub(crate) fn pagemap_scan(
         vec_len: regions.len() as u64,
         max_pages: 0,
         category_inverted: query.inverted,
-        category_mask: 0,
+        category_mask: query.all_of,
         category_anyof_mask: query.any_of,
         return_mask: query.returned,
     };

@@ -3,10 +3,12 @@
 //!
 //! What an entry of the page table says (the kernel's word for it in capitals):
 //!
+//! Memory without content of its own yet has no page table, and is left so ([`live`](crate::live)). Elsewhere:
+//!
 //! | entry | since the last scan |
 //! | --- | --- |
 //! | not protected, in memory or swapped: `WRITTEN` | written |
-//! | empty | written and then taken out, or dropped: armed ranges have a marker in every entry |
+//! | empty | written and then taken out, or dropped: a scan leaves a marker in every entry |
 //! | protected, `PRESENT` | not written |
 //! | protected, not `PRESENT`: a marker, or swapped out | not written; but if it was present before, perhaps punched out of the file: [`holes`](crate::holes) |
 
@@ -19,10 +21,11 @@ use watari_types::{PAGE_SIZE, PageSet};
 
 use crate::birth::RemoteFd;
 use crate::holes::{Holes, Stamp};
+use crate::live::Live;
 use crate::memory::system;
 use crate::sys::{self, PageRegion, ScanQuery};
 use crate::tracker::check_sets;
-use crate::{Error, ProcessMemory, Range, Tracker, TrackerKind};
+use crate::{Backing, Error, ProcessMemory, Range, Tracker, TrackerKind};
 
 const FEATURE_PAGEFAULT_FLAG_WP: u64 = 1 << 0;
 const FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
@@ -37,12 +40,17 @@ const PRESENT: u64 = 1 << 3;
 const SWAPPED: u64 = 1 << 4;
 
 /// Everything but "present and still protected", in one walk.
-const QUERY: ScanQuery = ScanQuery {
+const CHANGED: ScanQuery = ScanQuery {
     flags: PROTECT_MATCHING | REFUSE_UNLESS_ASYNC,
     inverted: PRESENT,
+    all_of: 0,
     any_of: WRITTEN | PRESENT,
     returned: WRITTEN | PRESENT | SWAPPED,
 };
+
+/// Page tables with something in them, all of it left as it is.
+const PRESENT_AT_ALL: ScanQuery =
+    ScanQuery { flags: 0, inverted: 0, all_of: 0, any_of: PRESENT | SWAPPED, returned: PRESENT };
 
 /// What one system call returns at most: 96 KiB of runs.
 const REGIONS_AT_ONCE: usize = 4096;
@@ -50,8 +58,14 @@ const REGIONS_AT_ONCE: usize = 4096;
 pub(crate) struct WriteProtect {
     pid: u32,
     pagemap: File,
-    ranges: Vec<(Range, Holes)>,
+    ranges: Vec<Tracked>,
     regions: Vec<PageRegion>,
+}
+
+struct Tracked {
+    range: Range,
+    live: Live,
+    holes: Holes,
 }
 
 impl WriteProtect {
@@ -69,10 +83,13 @@ impl WriteProtect {
         let pagemap = File::open(format!("/proc/{pid}/pagemap")).map_err(failed("opening the pagemap"))?;
         // The path is looked up by number: only now is it certain whose pagemap that is.
         memory.check_alive()?;
+        let track = |range: &Range| {
+            Ok(Tracked { range: range.clone(), live: Live::new(range)?, holes: Holes::default() })
+        };
         let mut tracker = WriteProtect {
             pid,
             pagemap,
-            ranges: ranges.iter().map(|range| (range.clone(), Holes::default())).collect(),
+            ranges: ranges.iter().map(track).collect::<Result<_, Error>>()?,
             regions: vec![PageRegion::default(); REGIONS_AT_ONCE],
         };
         tracker.scan(&mut vec![PageSet::new(); ranges.len()])?;
@@ -111,12 +128,13 @@ impl Tracker for WriteProtect {
 
     fn scan(&mut self, into: &mut [PageSet]) -> Result<(), Error> {
         check_sets(self.ranges.len(), into)?;
-        for ((range, holes), into) in self.ranges.iter_mut().zip(into) {
-            let walk =
+        for (Tracked { range, live, holes }, into) in self.ranges.iter_mut().zip(into) {
+            let mut walk =
                 Walk { pid: self.pid, pagemap: self.pagemap.as_fd(), range, regions: &mut self.regions };
             let stamp = Stamp::of(range)?;
             let (mut written, mut absent) = (PageSet::new(), PageSet::new());
-            let walked = walk.run(&mut written, &mut absent);
+            let walked =
+                walk.find_touched(live).and_then(|()| walk.find_changed(live, &mut written, &mut absent));
             into.union_with(&written);
             match walked.and_then(|()| holes.update(range, stamp, &written, &absent)) {
                 Ok(punched) => into.union_with(&punched),
@@ -140,21 +158,55 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// Adds to `live` what came to life since the last scan. The walk after it finds all of a new page table's
+    /// entries unprotected, so it reports them all.
+    fn find_touched(&mut self, live: &mut Live) -> Result<(), Error> {
+        for gap in live.gaps() {
+            match &self.range.backing {
+                // Whatever is written is in the file, also if it was taken out of the page table again.
+                Backing::Shared(file) => live.find_data(self.range, file.as_fd(), gap)?,
+                // What is written are copies, which stay in the page table until they are dropped, and what is
+                // dropped is as it was before.
+                Backing::Private(_) | Backing::Anonymous => {
+                    self.run(gap, &PRESENT_AT_ALL, |region, _| live.add(region.start..region.end))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Adds what was written to `written`, and every page that is not in memory, written or not, to `absent`.
-    fn run(self, written: &mut PageSet, absent: &mut PageSet) -> Result<(), Error> {
-        let mut at = self.range.start;
-        while at < self.range.end() {
-            let (filled, walk_end) =
-                sys::pagemap_scan(self.pagemap, at..self.range.end(), &QUERY, self.regions)
-                    .map_err(|source| system("scanning for written pages", self.pid, source))?;
-            for region in &self.regions[..filled] {
-                let pages = self.page(region.start)..self.page(region.end);
+    fn find_changed(
+        &mut self,
+        live: &Live,
+        written: &mut PageSet,
+        absent: &mut PageSet,
+    ) -> Result<(), Error> {
+        for addresses in live.runs() {
+            self.run(addresses, &CHANGED, |region, pages| {
                 if region.categories & PRESENT == 0 {
                     absent.insert_range(pages.clone());
                 }
                 if region.categories & (WRITTEN | SWAPPED) != SWAPPED {
                     written.insert_range(pages);
                 }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        addresses: std::ops::Range<u64>,
+        query: &ScanQuery,
+        mut found: impl FnMut(PageRegion, std::ops::Range<u32>),
+    ) -> Result<(), Error> {
+        let mut at = addresses.start;
+        while at < addresses.end {
+            let (filled, walk_end) = sys::pagemap_scan(self.pagemap, at..addresses.end, query, self.regions)
+                .map_err(|source| system("scanning for written pages", self.pid, source))?;
+            for region in &self.regions[..filled] {
+                found(*region, self.page(region.start)..self.page(region.end));
             }
             if walk_end <= at {
                 let source = std::io::Error::other("the walk over the page table does not advance");

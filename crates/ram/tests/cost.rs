@@ -8,7 +8,7 @@ mod load;
 use std::time::Instant;
 
 use load::{Kind, Load};
-use watari_ram::{Range, Tracker, TrackerChoice, arm};
+use watari_ram::{Backing, Range, Tracker, TrackerChoice, arm};
 use watari_types::{PAGE_SIZE, PageSet};
 
 const GIB_PAGES: usize = (1 << 30) / PAGE_SIZE;
@@ -70,9 +70,9 @@ fn read_both_ways(load: &Load, written: &PageSet) {
     let pages: Vec<u32> = written.iter().collect();
     let mut bytes = vec![1; pages.len() * PAGE_SIZE];
     let range = &load.ranges[0];
-    if range.backing.is_some() {
+    if matches!(range.backing, Backing::Shared(_)) {
         timed("reading them through the file", || load.memory.read_pages(range, &pages, &mut bytes)).unwrap();
     }
-    let plain = Range { backing: None, ..range.clone() };
+    let plain = Range { backing: Backing::Anonymous, ..range.clone() };
     timed("reading them through the process", || load.memory.read_pages(&plain, &pages, &mut bytes)).unwrap();
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 use rustix::fs::{MemfdFlags, memfd_create};
-use watari_ram::{Error, ProcessMemory, Range};
+use watari_ram::{Backing, Error, ProcessMemory, Range};
 use watari_types::{PAGE_SIZE, RegionName};
 
 const PAGES: usize = 3000;
@@ -27,7 +27,7 @@ fn stamped() -> (Vec<u8>, Range, Range) {
     file.write_all_at(&memory[skip..][..PAGES * PAGE_SIZE], 0).unwrap();
     let start = (memory.as_ptr().addr() + skip) as u64;
     let plain = Range::new(RegionName::ram("m0").unwrap(), start, (PAGES * PAGE_SIZE) as u64);
-    let backed = Range { backing: Some(Arc::new(file.into())), ..plain.clone() };
+    let backed = Range { backing: Backing::Shared(Arc::new(file.into())), ..plain.clone() };
     (memory, plain, backed)
 }
 

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use load::{Kind, Load};
 use rustix::fs::fstat;
-use watari_ram::{Error, ProcessMemory, Range, RemoteFd, Tracker, TrackerChoice, TrackerKind, arm};
+use watari_ram::{Backing, Error, ProcessMemory, Range, RemoteFd, Tracker, TrackerChoice, TrackerKind, arm};
 use watari_types::{PAGE_SIZE, PageSet, RegionName};
 
 #[test]
@@ -71,7 +71,10 @@ fn reading_is_not_writing() {
         return;
     }
     for kind in Kind::ALL {
+        // The first touch of a chunk without content, reading or writing, has all of it reported.
         let mut it = Tracked::new(kind, 512, &["store 0 1 7"]);
+        it.load.ask("load 0 0");
+        it.scan();
         for page in [0, 1, 2, 300] {
             it.load.ask(&format!("load 0 {page}"));
         }
@@ -138,11 +141,45 @@ fn a_hole_that_was_filled_and_reclaimed_is_noticed_when_it_is_punched_again() {
 }
 
 #[test]
+fn memory_that_was_never_touched_is_reported_a_page_table_at_a_time_and_then_page_by_page() {
+    if !load::has_write_protection() {
+        return;
+    }
+    for kind in [Kind::SharedMemfd, Kind::SparseMemfd] {
+        let mut it = Tracked::new(kind, 4096, &["store 0 1 7"]);
+        it.scan();
+        let second: Vec<u32> = (512..1024).collect();
+        assert_eq!(it.after(&["store 0 600 1"]), second, "{kind:?}");
+        assert_eq!(it.scan(), [], "{kind:?}: and no more");
+        assert_eq!(it.after(&["store 0 601 1", "store 0 2 1"]), [2, 601], "{kind:?}");
+        assert_eq!(it.after(&["store 0 2048 1"]), (2048..2560).collect::<Vec<_>>(), "{kind:?}");
+        assert_eq!(it.after(&["drop 0 2048 1"]), [2048], "{kind:?}");
+    }
+}
+
+#[test]
+fn a_page_table_that_goes_away_with_what_was_written_in_it_is_reported() {
+    if !load::has_write_protection() {
+        return;
+    }
+    for kind in Kind::ALL {
+        let mut it = Tracked::new(kind, 1024, &["store 0 1 7"]);
+        let chunk: Vec<u32> = (512..1024).collect();
+        let writes: Vec<String> = chunk.iter().map(|page| format!("store 0 {page} 3")).collect();
+        let writes: Vec<&str> = writes.iter().map(String::as_str).collect();
+        assert_eq!(it.after(&writes), chunk, "{kind:?}");
+        writes.iter().for_each(|line| assert_eq!(it.load.ask(line), "done"));
+        assert_eq!(it.after(&["drop 0 512 512"]), chunk, "{kind:?}");
+        assert_eq!(it.scan(), [], "{kind:?}: and no more");
+    }
+}
+
+#[test]
 fn more_runs_than_one_system_call_returns_are_all_reported() {
     if !load::has_write_protection() {
         return;
     }
-    let mut it = Tracked::new(Kind::SharedMemfd, 16 * 1024, &[]);
+    let mut it = Tracked::new(Kind::SharedMemfd, 16 * 1024, &["fill 0 16384"]);
     let every_second: Vec<u32> = (0..16 * 1024).step_by(2).collect();
     for page in &every_second {
         let address = it.load.ranges[0].start + u64::from(*page) * PAGE_SIZE as u64;
@@ -159,7 +196,8 @@ fn reading_holes_through_the_backing_leaves_them_holes() {
     }
     let it = Tracked::new(Kind::SharedMemfd, 512, &["store 0 5 1"]);
     let range = &it.load.ranges[0];
-    let blocks = || fstat(range.backing.as_ref().unwrap().as_fd()).unwrap().st_blocks;
+    let Backing::Shared(file) = &range.backing else { panic!("no file") };
+    let blocks = || fstat(file.as_fd()).unwrap().st_blocks;
     let before = blocks();
     let mut bytes = vec![1; 512 * PAGE_SIZE];
     it.load.memory.read_pages(range, &(0..512).collect::<Vec<_>>(), &mut bytes).unwrap();
@@ -175,7 +213,7 @@ fn another_process_can_adopt_it() {
     if !load::has_write_protection() {
         return;
     }
-    let mut it = Tracked::new(Kind::SharedMemfd, 512, &[]);
+    let mut it = Tracked::new(Kind::SharedMemfd, 512, &["store 0 0 1"]);
     assert_eq!(it.after(&["store 0 1 7"]), [1]);
     let range = &it.load.ranges[0];
     let facts = format!("{} {} {} {}", it.load.pid(), it.load.uffd.unwrap().0, range.start, range.bytes);

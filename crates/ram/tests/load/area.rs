@@ -89,13 +89,12 @@ impl Area {
 
     /// Has the kernel forget the content: of the file where it is shared, of our own copies where not.
     pub fn drop_pages(&self, page: usize, pages: usize) {
-        match (&self.file, self.kind) {
-            (Some(file), Kind::SharedMemfd) => {
-                let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                fallocate(file, how, (page * PAGE_SIZE) as u64, (pages * PAGE_SIZE) as u64).unwrap();
-            }
-            _ => self.advise(page, pages, Advice::LinuxDontNeed),
+        if let (Some(file), Kind::SharedMemfd) = (&self.file, self.kind) {
+            let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(file, how, (page * PAGE_SIZE) as u64, (pages * PAGE_SIZE) as u64).unwrap();
         }
+        // QEMU does this after punching a hole, too. It makes the kernel give back page tables that are empty then.
+        self.advise(page, pages, Advice::LinuxDontNeed);
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use rustix::time::Timespec;
-use watari_ram::{ProcessMemory, Range, RemoteFd, spawn};
+use watari_ram::{Backing, ProcessMemory, Range, RemoteFd, spawn};
 use watari_types::{PAGE_SIZE, RegionName};
 
 use super::Kind;
@@ -54,10 +54,12 @@ impl Load {
     fn add_range(&mut self, kind: Kind, start: u64, bytes: u64, fd: i64) {
         let name = RegionName::ram(&format!("area{}", self.ranges.len())).unwrap();
         let mut range = Range::new(name, start, bytes);
-        if kind == Kind::SharedMemfd {
-            let file = File::open(format!("/proc/{}/fd/{fd}", self.pid())).unwrap();
-            range.backing = Some(Arc::new(file.into()));
-        }
+        let file = || Arc::new(File::open(format!("/proc/{}/fd/{fd}", self.pid())).unwrap().into());
+        range.backing = match kind {
+            Kind::Anonymous => Backing::Anonymous,
+            Kind::SharedMemfd => Backing::Shared(file()),
+            Kind::PrivateMemfd | Kind::SparseMemfd => Backing::Private(file()),
+        };
         self.ranges.push(range);
     }
 

@@ -20,10 +20,12 @@ pub enum Kind {
     SharedMemfd,
     /// A private mapping of a memfd in which every byte of page `n` is `n % 251`.
     PrivateMemfd,
+    /// A private mapping of a memfd in which there is nothing.
+    SparseMemfd,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 3] = [Kind::Anonymous, Kind::SharedMemfd, Kind::PrivateMemfd];
+    pub const ALL: [Kind; 4] = [Kind::Anonymous, Kind::SharedMemfd, Kind::PrivateMemfd, Kind::SparseMemfd];
 
     fn from_name(name: &str) -> Kind {
         Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == name).unwrap()
