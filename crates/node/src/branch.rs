@@ -36,7 +36,7 @@ impl Node {
         let (_, file) = self.machine(name)?;
         let found = self.resolve(rev)?;
         let refs = self.store.refs(file.config.id);
-        let in_history = refs.list()?.into_iter().find(|(_, id)| *id == found.id);
+        let in_history = refs.survey()?.snapshots.into_iter().find(|(_, id)| *id == found.id);
         let Some((generation, snapshot)) = in_history else {
             return Err(Error::BadRevision {
                 rev: rev.to_owned(),
@@ -61,7 +61,7 @@ impl Node {
         self.ready(name, arrived)
     }
 
-    /// Reads what a resume will read: a running machine is given up only for a snapshot whose memory is there,
+    /// Checks what a resume will read: a running machine is given up only for a snapshot whose memory is there,
     /// every byte of it. Pages of disks are looked up and not read: there may be very many, and they come when
     /// the guest asks for them.
     fn rehearse(&self, tables: &BTreeMap<RegionName, PageTable>) -> Result<()> {
@@ -74,7 +74,7 @@ impl Node {
                     }
                 }
                 RegionKind::Ram | RegionKind::Boot => {
-                    self.store.read_pages(table.iter(), threads, &|_, _| Ok(()))?;
+                    self.store.check_readable(table.iter(), threads)?;
                 }
             }
         }

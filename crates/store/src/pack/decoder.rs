@@ -1,5 +1,6 @@
 //! Frames back into pages.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use watari_types::{PAGE_SIZE, PageHash};
 use zstd::bulk::Decompressor;
 
-use super::format::FRAME_BYTES;
+use super::format::{FRAME_BYTES, Frame};
 use super::reader::Pack;
 use crate::error::Error;
 use crate::files;
@@ -31,49 +32,65 @@ impl Decoder {
         })
     }
 
-    /// The pages of a frame, one after the other. Relies on the frame's checksum: the pages are not hashed.
-    pub(crate) fn decode(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<&[u8], Error> {
+    /// Reads a frame as it is stored.
+    fn fetch(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<(), Error> {
         let frame = &pack.frames()[frame as usize];
         let open = match self.open.take().filter(|(opened, _)| Arc::ptr_eq(opened, pack)) {
             Some(open) => open,
             None => (Arc::clone(pack), files::open(&pack.path)?.0),
         };
         let (_, file) = self.open.insert(open);
-        let broken =
-            |what: String| Error::damaged(&pack.path, format!("the frame at byte {} {what}", frame.offset));
         self.stored.resize(frame.bytes as usize, 0);
         file.read_exact_at(&mut self.stored, frame.offset).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => broken("ends early".to_owned()),
+            io::ErrorKind::UnexpectedEof => broken(pack, frame, "ends early"),
             _ => Error::io("read", &pack.path, e),
-        })?;
+        })
+    }
+
+    /// The pages of a frame, one after the other. Relies on the frame's checksum: the pages are not hashed.
+    pub(crate) fn decode(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<&[u8], Error> {
+        self.fetch(pack, frame)?;
+        let frame = &pack.frames()[frame as usize];
         self.pages.clear();
         let bytes = self
             .zstd
             .decompress_to_buffer(&self.stored, &mut self.pages)
-            .map_err(|e| broken(format!("does not decompress: {e}")))?;
+            .map_err(|e| broken(pack, frame, format_args!("does not decompress: {e}")))?;
         if bytes != frame.pages as usize * PAGE_SIZE {
-            return Err(broken(format!("holds {bytes} bytes instead of {} pages", frame.pages)));
+            let what = format_args!("holds {bytes} bytes instead of {} pages", frame.pages);
+            return Err(broken(pack, frame, what));
         }
         Ok(&self.pages)
     }
 
-    /// Checks that a frame is, bit by bit, what was written, and holds the pages the index says.
-    pub(crate) fn check(&mut self, pack: &Arc<Pack>, number: u32) -> Result<(), Error> {
-        self.decode(pack, number)?;
-        let frame = &pack.frames()[number as usize];
-        let (pages, _) = self.pages.as_chunks::<PAGE_SIZE>();
-        let wrong = if *blake3::hash(&self.stored).as_bytes() != frame.hash {
-            "is not the one that was written"
-        } else if !pages.iter().map(PageHash::of).eq(pack.pages_of(frame).iter().copied()) {
-            "holds other pages than the index says"
-        } else {
+    /// Checks that a frame is, bit by bit, what was written.
+    pub(crate) fn check_stored(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<(), Error> {
+        self.fetch(pack, frame)?;
+        let frame = &pack.frames()[frame as usize];
+        if *blake3::hash(&self.stored).as_bytes() == frame.hash {
             return Ok(());
-        };
-        Err(Error::damaged(&pack.path, format!("the frame at byte {} {wrong}", frame.offset)))
+        }
+        Err(broken(pack, frame, "is not the one that was written"))
+    }
+
+    /// Checks that besides a frame holds the pages the index says.
+    pub(crate) fn check(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<(), Error> {
+        self.check_stored(pack, frame)?;
+        self.decode(pack, frame)?;
+        let frame = &pack.frames()[frame as usize];
+        let (pages, _) = self.pages.as_chunks::<PAGE_SIZE>();
+        if pages.iter().map(PageHash::of).eq(pack.pages_of(frame).iter().copied()) {
+            return Ok(());
+        }
+        Err(broken(pack, frame, "holds other pages than the index says"))
     }
 
     /// Lets go of the file, so that it does not occupy the disk once it is removed.
     pub(crate) fn close(&mut self) {
         self.open = None;
     }
+}
+
+fn broken(pack: &Pack, frame: &Frame, what: impl fmt::Display) -> Error {
+    Error::damaged(&pack.path, format!("the frame at byte {} {what}", frame.offset))
 }
