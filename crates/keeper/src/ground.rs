@@ -46,7 +46,6 @@ pub(crate) struct Ground {
     pub(crate) file: MachineFile,
     /// What `state.json` said before this start.
     pub(crate) before: MachineState,
-    pub(crate) store: Store,
     pub(crate) key: NodeKey,
     pub(crate) settings: Settings,
     /// Where to look for QEMU, as in `PATH`.
@@ -75,11 +74,19 @@ impl Newborn {
 }
 
 impl Ground {
-    /// The snapshot that the machine's disks and their marks descend from: the head, not what `state.json` says.
-    /// A keeper that dies right after publishing has taken the marks away and not yet written its state.
-    pub(crate) fn base(&self) -> Result<Option<Point>> {
-        let head = self.store.refs(self.file.config.id).head()?;
-        Ok(head.map(|head| Point { generation: head.generation, id: head.id }))
+    /// The history as seen from the snapshot that the machine's disks and their marks descend from: the head, not
+    /// what `state.json` says. A keeper that dies right after publishing has taken the marks away and not yet
+    /// written its state.
+    pub(crate) fn history(&self) -> Result<History> {
+        let store = Store::open(&self.node.store())?;
+        let head = store.refs(self.file.config.id).head()?;
+        let base = head.map(|head| Point { generation: head.generation, id: head.id });
+        History::load(&store, self.file.config.id, base)
+    }
+
+    /// The history as seen from any of its snapshots.
+    pub(crate) fn history_at(&self, point: Point) -> Result<History> {
+        History::load(&Store::open(&self.node.store())?, self.file.config.id, Some(point))
     }
 
     /// The disks as the machine left them. What is not in their files comes from the base.
@@ -100,11 +107,16 @@ impl Ground {
         self.file.config.disks.iter().enumerate().map(create).collect()
     }
 
-    /// Offers the disks on the machine's disk socket.
-    pub(crate) fn serve(&self, disks: &[Disk]) -> Result<nbd::Server> {
+    /// The machine's disk socket. Who connects to it waits until the disks are served.
+    pub(crate) fn listen(&self) -> Result<UnixListener> {
         let socket = self.home.socket(DISK_SOCKET);
         remove_stale(&socket)?;
-        let listener = UnixListener::bind(&socket).map_err(Error::io("listen on", &socket))?;
+        UnixListener::bind(&socket).map_err(Error::io("listen on", &socket))
+    }
+
+    /// Offers the disks on the machine's disk socket.
+    pub(crate) fn serve(&self, listener: UnixListener, disks: &[Disk]) -> Result<nbd::Server> {
+        let socket = self.home.socket(DISK_SOCKET);
         let export = |(index, disk): (usize, &Disk)| {
             (index.to_string(), Arc::new(disk.clone()) as Arc<dyn nbd::Export>)
         };
@@ -113,14 +125,28 @@ impl Ground {
     }
 
     /// Main memory for a resume: a shared head, or an empty file to be filled.
-    pub(crate) fn memory_for(&self, history: &History, point: Point, share: bool) -> Result<GuestMemory> {
+    pub(crate) fn memory_for(&self, point: Point, share: bool) -> Result<GuestMemory> {
         let bytes = self.file.config.memory_bytes;
         if !share {
             return GuestMemory::new(bytes);
         }
-        let table = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?).cloned().unwrap_or_default();
-        let head = heads::hold(&self.node, &self.store, point.id, &table, bytes)?;
+        let head = heads::hold(&self.node, point.id, |path| {
+            let history = self.history_at(point)?;
+            let table = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?).cloned().unwrap_or_default();
+            heads::make(path, history.store(), &table, bytes)
+        })?;
         Ok(GuestMemory::Shared(Arc::new(head.into())))
+    }
+
+    /// Starts to observe QEMU's RAM blocks. What was written before counts as unwritten.
+    pub(crate) fn arm(
+        &self,
+        record: &InstanceRecord,
+        blocks: &[RamBlock],
+        memory: &GuestMemory,
+    ) -> Result<Ram> {
+        let ranges = ram::ranges(blocks, memory)?;
+        Ram::arm(record.qemu_pid, record.uffd, ranges, self.settings.tracker_choice())
     }
 
     /// Starts QEMU, its guest not running, with a userfaultfd in its address space where the host allows it.
@@ -128,7 +154,7 @@ impl Ground {
         for name in [QMP_SOCKET, VNC_SOCKET, SERIAL_SOCKET, AGENT_SOCKET] {
             remove_stale(&self.home.socket(name))?;
         }
-        let qemu = Qemu::find_in(&self.search_path)?;
+        let binary = Qemu::locate(&self.search_path)?;
         let accel = match self.settings.accelerator {
             Some(accel) => accel,
             None => load_json::<AccelProbe>(&self.node.accel())?.accel,
@@ -136,22 +162,25 @@ impl Ground {
         let state_file: File = memfd_create("watari-devices", MemfdFlags::CLOEXEC)
             .map_err(|e| Error::DeviceState { source: e.into() })?
             .into();
-        let mut command = self.launch(&qemu, accel, memory, &state_file, incoming)?;
+        let mut command = self.launch(&binary, accel, memory, &state_file, incoming)?;
         let Born { child, uffd } = watari_ram::spawn(&mut command)?;
-        let record = InstanceRecord {
+        let mut record = InstanceRecord {
             qemu_pid: child.id(),
             qemu_started: process_started(child.id()).ok_or(Error::NotThere { pid: child.id() })?,
             uffd,
             private_memory: memory.is_private(),
             accel,
-            qemu_version: qemu.version.to_string(),
+            qemu_version: String::new(),
             ready: false,
             held: false,
             epoch: self.before.epoch.next(),
         };
         save_json(&self.home.instance(), &record)?;
         match self.monitor_of(&record) {
-            Ok(monitor) => Ok(Newborn { child: Some(child), monitor, state_file, record }),
+            Ok(monitor) => {
+                record.qemu_version = monitor.version().to_string();
+                Ok(Newborn { child: Some(child), monitor, state_file, record })
+            }
             Err(error) => {
                 kill_if_same(record.qemu_pid, record.qemu_started);
                 let _ = fs::remove_file(self.home.instance());
@@ -179,7 +208,7 @@ impl Ground {
 
     fn launch(
         &self,
-        qemu: &Qemu,
+        binary: &Path,
         accel: Accel,
         memory: &GuestMemory,
         state: &File,
@@ -208,7 +237,7 @@ impl Ground {
             vmgenid: random_id()?,
             incoming,
         };
-        Ok(launch.command(qemu)?)
+        Ok(launch.command(binary)?)
     }
 
     /// What the guest can read about itself.

@@ -3,7 +3,8 @@
 //!
 //! A head is only read once it is complete. Whoever uses it holds a shared lock on it: the keeper's descriptor
 //! and the one QEMU inherited are the same open file, so the lock lasts as long as either lives, also through a
-//! SIGKILL. A head that nobody holds is only a cache, and [`sweep`] removes it.
+//! SIGKILL. A head that nobody holds is only a cache, and [`sweep`] removes it, and the folder with the last one.
+//! Sweeping may happen at any moment of somebody else's making a head, who then begins again.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -16,18 +17,16 @@ use watari_types::{PAGE_SIZE, PageTable, SnapshotId};
 use crate::home::Home;
 use crate::{Error, Result};
 
-/// Opens the head of `snapshot`, making it from the store first if it is not there, and holds it.
+/// Opens the head of `snapshot`, having it made first if it is not there ([`make`]), and holds it.
 ///
 /// The file is opened read-only, which also keeps QEMU from punching holes into what others share.
 pub(crate) fn hold(
     home: &Home,
-    store: &Store,
     snapshot: SnapshotId,
-    memory: &PageTable,
-    bytes: u64,
+    mut make: impl FnMut(&Path) -> Result<()>,
 ) -> Result<File> {
-    let path = home.head(snapshot)?;
     loop {
+        let path = home.head(snapshot)?;
         match File::open(&path) {
             Ok(file) => {
                 lock(&file, &path, FlockOperation::LockShared)?;
@@ -35,7 +34,7 @@ pub(crate) fn hold(
                     return Ok(file);
                 }
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => make(&path, store, memory, bytes)?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => make(&path)?,
             Err(e) => return Err(Error::io("open the memory head", &path)(e)),
         }
     }
@@ -51,16 +50,10 @@ pub(crate) fn fill(file: &File, path: &Path, store: &Store, memory: &PageTable) 
     Ok(())
 }
 
-fn make(path: &Path, store: &Store, memory: &PageTable, bytes: u64) -> Result<()> {
+/// Makes a head, unless it is swept away before anyone can hold it.
+pub(crate) fn make(path: &Path, store: &Store, memory: &PageTable, bytes: u64) -> Result<()> {
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(Error::io("create the memory head", &temporary))?;
-    lock(&file, &temporary, FlockOperation::LockExclusive)?;
+    let Some(file) = begin(&temporary)? else { return Ok(()) };
     let made = file
         .set_len(bytes)
         .map_err(Error::io("size the memory head", &temporary))
@@ -72,11 +65,26 @@ fn make(path: &Path, store: &Store, memory: &PageTable, bytes: u64) -> Result<()
     made
 }
 
-/// Removes the heads that no running machine maps. Returns how many bytes that freed.
+/// Creates a file that is locked before it can be swept away; `None` if it or its folder was.
+fn begin(path: &Path) -> Result<Option<File>> {
+    let file = match OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(Error::io("create the memory head", path))?,
+    };
+    lock(&file, path, FlockOperation::LockExclusive)?;
+    Ok(is_still_at(&file, path).then_some(file))
+}
+
+/// Removes the heads that no running machine maps, and the folder if none is left. Returns how many bytes that
+/// freed.
 pub fn sweep(home: &Home) -> Result<u64> {
-    let folder = home.heads()?;
+    let folder = home.heads_if_any();
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(Error::io("list", folder))?,
+    };
     let mut freed = 0;
-    for entry in fs::read_dir(&folder).map_err(Error::io("list", &folder))?.flatten() {
+    for entry in entries.flatten() {
         let path = entry.path();
         let Ok(file) = File::open(&path) else { continue };
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && is_still_at(&file, &path) {
@@ -84,6 +92,8 @@ pub fn sweep(home: &Home) -> Result<u64> {
             fs::remove_file(&path).map_err(Error::io("remove the memory head", &path))?;
         }
     }
+    // Refused by the system while anything is in it.
+    let _ = fs::remove_dir(folder);
     Ok(freed)
 }
 
@@ -96,5 +106,48 @@ fn is_still_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::metadata(path)) {
         (Ok(held), Ok(named)) => held.ino() == named.ino() && held.dev() == named.dev(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    struct Folder(std::path::PathBuf);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn heads_can_be_made_while_others_sweep_and_no_folder_is_left() {
+        let folder = Folder(std::env::temp_dir().join(format!("watari-heads-{}", std::process::id())));
+        let home = Home::open(&folder.0.join("home"), &folder.0).unwrap();
+        let store = Store::open(&home.store()).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    sweep(&home).unwrap();
+                    // Only a maker who is always interrupted never comes to an end.
+                    std::thread::sleep(std::time::Duration::from_micros(100));
+                }
+            });
+            for round in 0..1000_u32 {
+                let mut id = [0; 32];
+                id[..4].copy_from_slice(&round.to_le_bytes());
+                let id = SnapshotId(id);
+                let make = |path: &Path| make(path, &store, &PageTable::default(), 4096);
+                let head = hold(&home, id, make).unwrap();
+                assert!(is_still_at(&head, &home.head(id).unwrap()), "swept while it is held");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        sweep(&home).unwrap();
+        assert!(!home.heads_if_any().exists());
     }
 }

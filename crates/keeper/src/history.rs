@@ -60,7 +60,7 @@ impl History {
 
     /// The number of the next snapshot: one more than any this machine ever had, on any branch.
     pub(crate) fn next_generation(&self) -> Result<Generation> {
-        let newest = self.refs().list()?.last().map(|(generation, _)| *generation);
+        let newest = self.refs().newest()?;
         Ok(newest.unwrap_or_default().max(self.base().map_or(Generation(0), |p| p.generation)).next())
     }
 

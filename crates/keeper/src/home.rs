@@ -115,6 +115,11 @@ impl Home {
         }
     }
 
+    /// Where that folder is if it is there. Nothing is created.
+    pub fn heads_if_any(&self) -> &Path {
+        &self.shared_memory
+    }
+
     /// Where the memory head of a snapshot lies if it is there.
     pub fn head(&self, id: SnapshotId) -> Result<PathBuf> {
         Ok(self.heads()?.join(id.to_string()))

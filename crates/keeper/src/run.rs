@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use watari_qemu::Event;
-use watari_store::{NodeKey, Store};
+use watari_store::NodeKey;
 use watari_types::MachineName;
 
 use crate::ground::{Ground, last_words};
@@ -51,7 +51,6 @@ fn live(home: &Path, tmpfs: &Path, name: &MachineName, start: &Start) -> Result<
     let ground = Ground {
         file: MachineFile::load(&home)?,
         before: MachineState::load(&home)?,
-        store: Store::open(&node.store())?,
         key: NodeKey::load_or_create(&node.node_key())?,
         settings: Settings::load(&node)?,
         search_path: std::env::var_os("PATH").unwrap_or_default(),

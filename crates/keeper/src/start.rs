@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  boot     disks → disk server → empty memory ─→ QEMU ─────────────→ arm ──────────────────→ cont
-//!  resume   disks → disk server → memory filled ┬→ QEMU (incoming) → small blocks → arm → devices → cont
-//!                                     at once ──┘
+//!  resume   history → disks → disk server → memory filled ┬→ small blocks → arm → devices → cont
+//!           QEMU (incoming) ──────────────────────────────┘
 //!  adopt    disks → disk server → QEMU runs already: its monitor, its memory, its userfaultfd → arm
 //! ```
 //!
@@ -11,11 +11,13 @@
 //! as it was, except that a resume has replaced its disks.
 
 use std::fs::File;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
+use watari_disk::{Disk, nbd};
 use watari_qemu::{QMP_SOCKET, RAM_BLOCK_MAIN, STATE_PATH};
 use watari_types::RegionName;
 
@@ -26,12 +28,19 @@ use crate::instance::{Instance, InstanceRecord};
 use crate::memory::GuestMemory;
 use crate::process::{kill_if_same, process_started};
 use crate::protocol::{NetworkAction, Start};
-use crate::ram::{self, Ram};
 use crate::record::{NetworkStart, Point, load_json};
 use crate::{Error, Result};
 
 /// How long QEMU may take to load the devices.
 const LOAD_LIMIT: Duration = Duration::from_secs(30);
+
+/// A snapshot, ready to be resumed.
+struct Loaded {
+    history: History,
+    devices: Vec<u8>,
+    disks: Vec<Disk>,
+    server: nbd::Server,
+}
 
 impl Ground {
     /// Brings the machine to life. Returns it with its QEMU if that is our child.
@@ -47,20 +56,13 @@ impl Ground {
     }
 
     fn boot(self) -> Result<(Instance, Option<Child>)> {
-        let history = History::load(&self.store, self.file.config.id, self.base()?)?;
+        let history = self.history()?;
         let disks = self.open_disks(&history)?;
-        let server = self.serve(&disks)?;
+        let server = self.serve(self.listen()?, &disks)?;
         let memory = GuestMemory::new(self.file.config.memory_bytes)?;
         let mut newborn = self.spawn(&memory, false)?;
         let started = (|| {
-            let blocks = newborn.monitor.ram_blocks()?;
-            let ranges = ram::ranges(&blocks, &memory)?;
-            let mut ram = Ram::arm(
-                newborn.record.qemu_pid,
-                newborn.record.uffd,
-                ranges,
-                self.settings.tracker_choice(),
-            )?;
+            let mut ram = self.arm(&newborn.record, &newborn.monitor.ram_blocks()?, &memory)?;
             self.distrust(&mut ram, &history, &memory)?;
             ram.settle();
             newborn.monitor.cont()?;
@@ -71,46 +73,34 @@ impl Ground {
     }
 
     fn resume(self, point: Point, network: &NetworkStart, share: bool) -> Result<(Instance, Option<Child>)> {
-        let history = History::load(&self.store, self.file.config.id, Some(point))?;
-        let devices =
-            self.store.device_state(point.id)?.ok_or(Error::NoMemoryImage { snapshot: point.id })?;
-        let disks = self.create_disks(&history)?;
-        let server = self.serve(&disks)?;
-        let memory = self.memory_for(&history, point, share)?;
-        let main = RegionName::ram(RAM_BLOCK_MAIN)?;
-        // Filling memory and starting QEMU take about equally long, and neither needs the other.
-        let (filled, newborn) = std::thread::scope(|scope| {
-            let filling = scope.spawn(|| match (&memory, history.table(&main)) {
-                (GuestMemory::Own(fd), Some(table)) => {
-                    let path = Path::new("guest memory");
-                    let file = fd.try_clone().map_err(Error::io("fill", path))?;
-                    heads::fill(&File::from(file), path, &self.store, table)
-                }
-                _ => Ok(()),
-            });
-            let newborn = self.spawn(&memory, true);
-            let filled =
-                filling.join().unwrap_or_else(|_| Err(Error::Internal("filling memory panicked".into())));
-            (filled, newborn)
+        let memory = self.memory_for(point, share)?;
+        let listener = self.listen()?;
+        // QEMU takes as long to start as its state takes to be read, and needs none of it for that: it waits at
+        // the disk socket meanwhile. Should there be nothing to wait for, the socket is closed and QEMU gives up.
+        let (snapshot, newborn) = std::thread::scope(|scope| {
+            let newborn = scope.spawn(|| self.spawn(&memory, true));
+            let snapshot = self.load(point, listener, &memory);
+            let newborn =
+                newborn.join().unwrap_or_else(|_| Err(Error::Internal("starting QEMU panicked".into())));
+            (snapshot, newborn)
         });
-        let mut newborn = newborn?;
-        let started = filled.and_then(|()| {
+        let (snapshot, mut newborn) = match (snapshot, newborn) {
+            (Ok(snapshot), newborn) => (snapshot, newborn?),
+            (Err(error), Ok(mut newborn)) => return newborn.keep(Err(error), &self.home),
+            (Err(error), Err(_)) => return Err(error),
+        };
+        let Loaded { history, devices, disks, server } = snapshot;
+        let started = (|| {
             let blocks = newborn.monitor.ram_blocks()?;
             fill_small_blocks(&newborn.record, &history, &blocks)?;
-            let ranges = ram::ranges(&blocks, &memory)?;
-            let mut ram = Ram::arm(
-                newborn.record.qemu_pid,
-                newborn.record.uffd,
-                ranges,
-                self.settings.tracker_choice(),
-            )?;
+            let mut ram = self.arm(&newborn.record, &blocks, &memory)?;
             ram.settle();
             write_all(&newborn.state_file, &devices)?;
             newborn.monitor.load_devices(Path::new(STATE_PATH), LOAD_LIMIT)?;
             self.before_first_step(&newborn.monitor, network)?;
             newborn.monitor.cont()?;
             Ok(ram)
-        });
+        })();
         let ram = newborn.keep(started, &self.home)?;
         history.refs().set_head(point.generation, point.id)?;
         let fresh = self.file.config.nics.first().map(|nic| nic.mac.clone());
@@ -119,6 +109,22 @@ impl Ground {
             instance.network(&NetworkAction::Replace { mac })?;
         }
         Ok((instance, child))
+    }
+
+    /// Takes a snapshot out of the store: disks that have its content, and memory where it is not shared.
+    fn load(&self, point: Point, listener: UnixListener, memory: &GuestMemory) -> Result<Loaded> {
+        let history = self.history_at(point)?;
+        let store = history.store();
+        let devices = store.device_state(point.id)?.ok_or(Error::NoMemoryImage { snapshot: point.id })?;
+        let disks = self.create_disks(&history)?;
+        let server = self.serve(listener, &disks)?;
+        let table = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?);
+        if let (GuestMemory::Own(fd), Some(table)) = (memory, table) {
+            let path = Path::new("guest memory");
+            let file = fd.try_clone().map_err(Error::io("fill", path))?;
+            heads::fill(&File::from(file), path, store, table)?;
+        }
+        Ok(Loaded { history, devices, disks, server })
     }
 
     fn adopt(self) -> Result<(Instance, Option<Child>)> {
@@ -131,16 +137,15 @@ impl Ground {
             kill_if_same(pid, record.qemu_started);
             return Err(Error::NeverRan);
         }
-        let history = History::load(&self.store, self.file.config.id, self.base()?)?;
+        let history = self.history()?;
         let disks = self.open_disks(&history)?;
-        let server = self.serve(&disks)?;
+        let server = self.serve(self.listen()?, &disks)?;
         let memory_file = open_in(pid, watari_qemu::MEMORY_PATH, record.private_memory)?;
         let file = Arc::new(memory_file.into());
         let memory = if record.private_memory { GuestMemory::Shared(file) } else { GuestMemory::Own(file) };
         let state_file = open_in(pid, STATE_PATH, false)?;
         let monitor = connect_monitor(&self.home.socket(QMP_SOCKET))?;
-        let ranges = ram::ranges(&monitor.ram_blocks()?, &memory)?;
-        let mut ram = Ram::arm(pid, record.uffd, ranges, self.settings.tracker_choice())?;
+        let mut ram = self.arm(&record, &monitor.ram_blocks()?, &memory)?;
         // The dead keeper knew which pages were written; we do not, so the next capture compares all of them.
         self.distrust(&mut ram, &history, &memory)?;
         if !record.held {

@@ -7,13 +7,14 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 use watari_keeper::home::{Home, MachineHome};
 use watari_keeper::protocol::Progress;
 use watari_keeper::record::{MachineFile, MachineState};
-use watari_qemu::Qemu;
+use watari_qemu::{Qemu, QemuFinder};
 use watari_store::{NodeKey, Store};
 use watari_types::{MachineName, NodeId};
 
@@ -45,7 +46,10 @@ pub(crate) struct Node {
     pub(crate) options: Options,
     /// Held while the accelerator is probed, so that it is probed once.
     pub(crate) probing: Mutex<()>,
+    finder: QemuFinder,
     slots: Mutex<HashMap<MachineName, Arc<Slot>>>,
+    /// Whether everything is to end, so that nothing may start.
+    closing: AtomicBool,
 }
 
 #[derive(Default)]
@@ -61,7 +65,17 @@ impl Node {
     pub(crate) fn open(home: Home, options: Options) -> Result<Node> {
         let store = Store::open(&home.store())?;
         let id = NodeKey::load_or_create(&home.node_key())?.id();
-        Ok(Node { home, store, id, options, probing: Mutex::new(()), slots: Mutex::default() })
+        let finder = QemuFinder::new(options.search_path.clone());
+        Ok(Node {
+            home,
+            store,
+            id,
+            options,
+            probing: Mutex::new(()),
+            finder,
+            slots: Mutex::default(),
+            closing: AtomicBool::new(false),
+        })
     }
 
     /// Waits until no operation on the machine is under way, and keeps others from starting.
@@ -84,6 +98,21 @@ impl Node {
         *hold(&self.slot(name).live) = Some(live);
     }
 
+    /// The machines whose keepers are followed.
+    pub(crate) fn followed(&self) -> Vec<MachineName> {
+        let slots = hold(&self.slots);
+        slots.iter().filter(|(_, slot)| hold(&slot.live).is_some()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Says whether machines may still start. A start that was let through holds its machine's lock.
+    pub(crate) fn set_closing(&self, closing: bool) {
+        self.closing.store(closing, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
     /// Forgets a keeper that ended, unless another has taken its place.
     pub(crate) fn clear_live(&self, name: &MachineName, ended: &Arc<Live>) {
         let slot = self.slot(name);
@@ -99,7 +128,7 @@ impl Node {
 
     /// The QEMU to run machines with.
     pub(crate) fn qemu(&self) -> Result<Qemu> {
-        Ok(Qemu::find_in(&self.options.search_path)?)
+        Ok(self.finder.find()?)
     }
 
     /// A machine's folders and its `machine.toml`.

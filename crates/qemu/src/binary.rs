@@ -1,10 +1,12 @@
 //! The QEMU that is installed: where it is, how old it is, which machines it can be.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -81,11 +83,18 @@ impl Qemu {
     /// # Errors
     /// [`Error::Missing`], [`Error::TooOld`], or that the program cannot be run or is not QEMU.
     pub fn find_in(path: &OsStr) -> Result<Qemu, Error> {
+        Qemu::locate(path).and_then(|binary| Qemu::at(&binary))
+    }
+
+    /// Where the first `qemu-system-x86_64` in a search path is, whatever it is.
+    ///
+    /// # Errors
+    /// [`Error::Missing`].
+    pub fn locate(path: &OsStr) -> Result<PathBuf, Error> {
         std::env::split_paths(path)
             .map(|folder| folder.join(PROGRAM))
             .find(|candidate| candidate.is_file())
             .ok_or_else(|| Error::Missing { program: PROGRAM, searched: path.to_owned() })
-            .and_then(|binary| Qemu::at(&binary))
     }
 
     /// The QEMU at `binary`.
@@ -127,6 +136,44 @@ impl Qemu {
             argument: "-machine help",
             answer: String::from("no pc-q35 machine"),
         })
+    }
+}
+
+/// Finds QEMU again and again, and asks a program that has not changed for its version only once: starting it
+/// takes longer than a clone may spend on it.
+#[derive(Debug)]
+pub struct QemuFinder {
+    path: OsString,
+    last: Mutex<Option<(FileStamp, Qemu)>>,
+}
+
+/// What changes when a file is replaced: device, inode, length, time of the last change.
+type FileStamp = (u64, u64, u64, i64, i64);
+
+impl QemuFinder {
+    /// Looks in a search path (the form of `$PATH`).
+    pub fn new(path: OsString) -> QemuFinder {
+        QemuFinder { path, last: Mutex::new(None) }
+    }
+
+    /// As [`Qemu::find_in`], at the time of the call.
+    ///
+    /// # Errors
+    /// Those of [`Qemu::find_in`].
+    pub fn find(&self) -> Result<Qemu, Error> {
+        let binary = Qemu::locate(&self.path)?;
+        let stamp = std::fs::metadata(&binary)
+            .map(|meta| (meta.dev(), meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec()))
+            .map_err(|source| Error::Run { binary: binary.clone(), source })?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, qemu)) = &*last
+            && (known, &qemu.binary) == (&stamp, &binary)
+        {
+            return Ok(qemu.clone());
+        }
+        let qemu = Qemu::at(&binary)?;
+        *last = Some((stamp, qemu.clone()));
+        Ok(qemu)
     }
 }
 
@@ -188,5 +235,17 @@ mod tests {
         assert!(matches!(pretend("QEMU emulator version 7.2.9"), Err(Error::TooOld { .. })));
         assert!(matches!(pretend("hello"), Err(Error::Strange { .. })));
         assert_eq!(pretend("QEMU emulator version 9.1.0").unwrap().version.to_string(), "9.1.0");
+        let finder = QemuFinder::new(folder.path().as_os_str().to_owned());
+        assert_eq!(finder.find().unwrap().version.to_string(), "9.1.0");
+        let asked = folder.path().join("asked");
+        let script =
+            format!("#!/bin/sh\necho x >>{}\necho 'QEMU emulator version 10.2.0'\n", asked.display());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        for _ in 0..3 {
+            assert_eq!(finder.find().unwrap().version.to_string(), "10.2.0");
+        }
+        assert_eq!(std::fs::read_to_string(asked).unwrap(), "x\n");
     }
 }

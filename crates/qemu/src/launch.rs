@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use watari_types::{Boot, MachineConfig};
 
 use crate::layout::{self, AGENT_CHARDEV, SERIAL_CHARDEV, disk_id, nic_backend};
-use crate::{Accel, Error, Qemu, RAM_BLOCK_MAIN, inherit};
+use crate::{Accel, Error, RAM_BLOCK_MAIN, inherit};
 
 /// Where a running QEMU has the file of its main memory open, as that process sees it.
 pub const MEMORY_PATH: &str = "/proc/self/fd/60";
@@ -98,7 +98,7 @@ impl Launch<'_> {
     /// # Errors
     /// [`Error::Config`] for a machine that cannot be built, [`Error::Prepare`] if the log or a descriptor
     /// cannot be had.
-    pub fn command(&self, qemu: &Qemu) -> Result<Command, Error> {
+    pub fn command(&self, binary: &Path) -> Result<Command, Error> {
         let arguments = self.arguments()?;
         let log = OpenOptions::new()
             .create(true)
@@ -107,7 +107,7 @@ impl Launch<'_> {
             .map_err(|source| Error::Prepare { what: format!("the log {:?}", self.log), source })?;
         let log_too =
             log.try_clone().map_err(|source| Error::Prepare { what: String::from("the log"), source })?;
-        let mut command = Command::new(&qemu.binary);
+        let mut command = Command::new(binary);
         command.args(arguments).stdin(Stdio::null()).stdout(log).stderr(log_too);
         let fds = vec![
             (inheritable(self.memory.file, "its memory")?, MEMORY_FD),

@@ -26,7 +26,7 @@ mod ram_blocks;
 
 pub use accel::{Accel, AccelProbe, PROBE_APPEND, PROBE_MARKER, probe_accel};
 pub use agent::Agent;
-pub use binary::{NEEDED, Qemu, Version};
+pub use binary::{NEEDED, Qemu, QemuFinder, Version};
 pub use channel::{Event, Monitor};
 pub use error::Error;
 pub use launch::{

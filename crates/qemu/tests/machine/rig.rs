@@ -165,7 +165,7 @@ impl Instance {
             vmgenid: variant.vmgenid,
             incoming: variant.incoming,
         };
-        let process = Process(launch.command(&qemu()).unwrap().spawn().unwrap());
+        let process = Process(launch.command(&qemu().binary).unwrap().spawn().unwrap());
         let monitor = Monitor::connect(&run_dir.join(QMP_SOCKET), soon())
             .unwrap_or_else(|error| panic!("{error}: {}", fs::read_to_string(&log).unwrap()));
         let serial = Serial::connect(&run_dir.join(SERIAL_SOCKET));
