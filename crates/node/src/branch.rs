@@ -16,7 +16,7 @@ use watari_keeper::record::{MachineFile, MachineState, NetworkStart, Phase, Poin
 use watari_store::{Origin, Snapshot};
 use watari_types::{
     Boot, ErrorKind, ErrorReport, MachineConfig, MachineId, MachineName, PAGE_SIZE, PageTable, Region,
-    RegionKind, RegionName,
+    RegionKind, RegionName, SnapshotId,
 };
 
 use crate::api::{CloneNetwork, CloneRequest, Ready};
@@ -45,7 +45,6 @@ impl Node {
             });
         };
         let header = self.store.snapshot(snapshot)?;
-        let tables = self.store.page_tables(snapshot)?;
         let network = network_after_rollback(&file.config, &header);
         self.settle(name)?;
         let running = self.live(name);
@@ -53,7 +52,7 @@ impl Node {
         self.ensure_memory(name, file.config.memory_bytes, returned)?;
         self.ensure_accelerator(&self.qemu()?, progress)?;
         if let Some(live) = running {
-            self.rehearse(&tables)?;
+            self.rehearse(snapshot)?;
             self.end_now(name, &live)?;
         }
         let start = Start::Resume { snapshot, generation, network, share_memory: false };
@@ -64,9 +63,9 @@ impl Node {
     /// Checks what a resume will read: a running machine is given up only for a snapshot whose memory is there,
     /// every byte of it. Pages of disks are looked up and not read: there may be very many, and they come when
     /// the guest asks for them.
-    fn rehearse(&self, tables: &BTreeMap<RegionName, PageTable>) -> Result<()> {
+    fn rehearse(&self, snapshot: SnapshotId) -> Result<()> {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        for (region, table) in tables {
+        for (region, table) in &self.store.page_tables(snapshot)? {
             match region.kind() {
                 RegionKind::Disk => {
                     if let Some((_, page)) = table.iter().find(|(_, page)| !self.store.contains(page)) {

@@ -153,11 +153,8 @@ fn lay_over(table: &mut PageTable, run: &Run<'_>, pages: u64) {
             }
         }
         Run::Data { first, hashes } => {
-            for (page, hash) in
-                (first..=u32::MAX).zip(hashes).take_while(|(page, _)| u64::from(*page) < pages)
-            {
-                table.set(page, PageHash(*hash));
-            }
+            let left = pages.saturating_sub(u64::from(first)).min(hashes.len() as u64) as usize;
+            table.set_run(first, &hashes[..left]);
         }
     }
 }

@@ -33,17 +33,33 @@ impl PageTable {
 
     /// Records that `page` now holds `hash`.
     pub fn set(&mut self, page: u32, hash: PageHash) {
-        let key = page / CHUNK;
-        if hash.is_zero_page() && !self.chunks.contains_key(&key) {
+        self.set_run(page, &[hash.0]);
+    }
+
+    /// Records that the pages from `first` on now hold what these hashes name. Pages beyond the last number there
+    /// is are left out.
+    pub fn set_run(&mut self, first: u32, hashes: &[[u8; 32]]) {
+        let (mut page, mut rest) = (Some(first), hashes);
+        while let Some(at) = page.filter(|_| !rest.is_empty()) {
+            let slot = at % CHUNK;
+            let (now, later) = rest.split_at(rest.len().min((CHUNK - slot) as usize));
+            self.set_in_chunk(at / CHUNK, slot as usize, now);
+            (page, rest) = (at.checked_add(now.len() as u32), later);
+        }
+    }
+
+    fn set_in_chunk(&mut self, key: u32, slot: usize, hashes: &[[u8; 32]]) {
+        let zeros = hashes.iter().filter(|hash| PageHash(**hash).is_zero_page()).count();
+        if zeros == hashes.len() && !self.chunks.contains_key(&key) {
             return;
         }
         let chunk = self.chunks.entry(key).or_insert_with(|| {
             Box::new(Chunk { hashes: [PageHash::ZERO_PAGE; CHUNK as usize], non_zero: 0 })
         });
-        let slot = &mut chunk.hashes[(page % CHUNK) as usize];
-        chunk.non_zero -= u32::from(!slot.is_zero_page());
-        chunk.non_zero += u32::from(!hash.is_zero_page());
-        *slot = hash;
+        let slots = &mut chunk.hashes[slot..slot + hashes.len()];
+        chunk.non_zero -= slots.iter().filter(|hash| !hash.is_zero_page()).count() as u32;
+        chunk.non_zero += (hashes.len() - zeros) as u32;
+        slots.iter_mut().zip(hashes).for_each(|(slot, hash)| *slot = PageHash(*hash));
         if chunk.non_zero == 0 {
             self.chunks.remove(&key);
         }
@@ -115,6 +131,13 @@ mod tests {
         table.set(4, a);
         assert_eq!(table.runs(0..80_000), [3..5, 70_000..70_001]);
         assert_eq!(table.runs(4..70_000).iter().cloned().flatten().collect::<Vec<_>>(), [4]);
+        table.set_run(510, &[a.0, b.0, PageHash::ZERO_PAGE.0, a.0]);
+        assert_eq!(table.iter().skip(2).take(3).collect::<Vec<_>>(), [(510, a), (511, b), (513, a)]);
+        table.set_run(509, &[PageHash::ZERO_PAGE.0; 6]);
+        table.set_run(u32::MAX, &[a.0, b.0]);
+        assert_eq!(table.get(u32::MAX), a);
+        table.set(u32::MAX, PageHash::ZERO_PAGE);
+        assert_eq!(table.len(), 3);
         table.set(4, PageHash::ZERO_PAGE);
         table.set(3, PageHash::ZERO_PAGE);
         table.set(70_000, PageHash::ZERO_PAGE);
