@@ -1,0 +1,145 @@
+//! A keeper that is killed at any step of a capture loses nothing: the guest goes on, the older snapshots are whole,
+//! nothing half-made is visible, and what the next checkpoint captures is right to the last stamp.
+//!
+//! Each step of publishing is cut, and of those leading up to it every sixth, from another one each time;
+//! `WATARI_CUTS=all` cuts all of them.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on must say so and fail")]
+
+mod lab;
+mod tracer;
+
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lab::{Lab, numbers};
+use nix::errno::Errno;
+use serde_json::Value;
+use tracer::{Cut, watch};
+
+const STAMPS: &str = "watari.run=stamp watari.args=mem=4M,mem-rate=2,disk-rate=0.5";
+/// Of the steps leading up to the publishing, one in so many is cut by default.
+const STRIDE: usize = 6;
+/// One cut in so many is followed by a restore also where nothing was published.
+const RESTORES: usize = 8;
+
+#[test]
+fn a_keeper_that_is_killed_at_any_step_of_a_capture_loses_nothing() {
+    let lab = Lab::new();
+    lab.start_demo("m", "96M", "4M", STAMPS, "STAMP pass=1");
+    lab.ok(&["checkpoint", "m"]);
+    let whole = match watch(lab.pid("m", "keeper_pid"), Cut::Never) {
+        Ok(watched) => {
+            lab.ok(&["checkpoint", "m"]);
+            watched.seen()
+        }
+        Err(error @ (Errno::EPERM | Errno::ENOSYS)) => {
+            // Past what the test runner captures: it is to be seen.
+            let skipped = "SKIPPED: ptrace is not allowed here, so no keeper was killed in a capture";
+            writeln!(std::io::stderr(), "{skipped} ({error})").unwrap();
+            return;
+        }
+        Err(error) => panic!("the keeper cannot be watched: {error}"),
+    };
+    for (number, step) in whole.steps.iter().enumerate() {
+        eprintln!("step {}: {} {}", number + 1, step.call, step.on);
+    }
+    for (call, on) in
+        [("renameat", ".pack"), ("renameat2", "/refs/"), ("renameat", "/head"), ("rename", "/state.json")]
+    {
+        assert!(whole.did(call, on), "a capture without {call} on {on}: this test watches the wrong calls");
+    }
+    let (first, stride) = if std::env::var_os("WATARI_CUTS").is_some_and(|cuts| cuts == "all") {
+        (1, 1)
+    } else {
+        (1 + SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as usize % STRIDE, STRIDE)
+    };
+    let mut cuts = Cuts { lab: &lab, made: 0, published: 0 };
+    let leading_up =
+        (first..).step_by(stride).take_while(|number| cuts.survives(Cut::LeadingUp(*number))).count();
+    let publishing = (1..).take_while(|number| cuts.survives(Cut::Publishing(*number))).count();
+    cuts.comes_back_right(cuts.newest());
+    eprintln!("{leading_up} cuts leading up (every {stride}. from {first}), {publishing} in publishing:");
+    eprintln!("{} cuts, {} of them with the snapshot published", cuts.made, cuts.published);
+}
+
+struct Cuts<'a> {
+    lab: &'a Lab,
+    made: usize,
+    published: usize,
+}
+
+impl Cuts<'_> {
+    /// Cuts one capture. False if it had no such step: it got through.
+    fn survives(&mut self, cut: Cut) -> bool {
+        let lab = self.lab;
+        let before = self.generations();
+        let (keeper, qemu) = (lab.pid("m", "keeper_pid"), lab.pid("m", "qemu_pid"));
+        let watched = watch(keeper, cut).unwrap();
+        let capture = lab.watari(&["checkpoint", "m", "--json"]).output().unwrap();
+        let seen = watched.seen();
+        if !seen.killed {
+            assert!(capture.status.success(), "{}", lab::text(&capture.stdout));
+            return false;
+        }
+        let published = seen.did("renameat2", "/refs/");
+        let last = seen.steps.last().unwrap();
+        eprintln!("{cut:?}: before {} {}{}", last.call, last.on, if published { ", published" } else { "" });
+        assert!(published || !capture.status.success(), "not published, but the command succeeded");
+        self.goes_on_with_another_keeper(keeper, qemu);
+
+        let after = self.generations();
+        assert_eq!(after[usize::from(published)..], before, "published: {published}, now {after:?}");
+        self.whole();
+        let next = lab.ok(&["checkpoint", "m"])["generation"].as_u64().unwrap();
+        assert_eq!(next, after[0] + 1);
+        self.made += 1;
+        if published {
+            self.published += 1;
+            self.comes_back_right(after[0]);
+        }
+        if published || self.made.is_multiple_of(RESTORES) {
+            self.comes_back_right(next);
+        }
+        true
+    }
+
+    fn goes_on_with_another_keeper(&self, keeper: u32, qemu: u32) {
+        let console = self.lab.listen("m");
+        lab::wait("another keeper", || {
+            let now = self.lab.machine("m");
+            let pid = now["instance"]["keeper_pid"].as_u64();
+            (now["state"] == "running" && pid.is_some_and(|pid| pid != u64::from(keeper))).then_some(())
+        });
+        assert_eq!(self.lab.pid("m", "qemu_pid"), qemu);
+        let said = console.wait_for("STAMP pass=");
+        assert!(!said.contains("STAMP ERROR"), "{said}");
+    }
+
+    /// No snapshot is damaged, and what the killed keeper left unfinished is gone.
+    fn whole(&self) {
+        let report = self.lab.ok(&["verify"]);
+        assert_eq!(report["damaged"], Value::Array(vec![]), "{report}");
+        let left = std::fs::read_dir(self.lab.home().join("store/tmp")).unwrap().count();
+        assert_eq!(left, 0, "files left in the store's tmp folder");
+    }
+
+    /// A snapshot is restored, and a complete check of all stamps begins and ends without a wrong page.
+    fn comes_back_right(&self, generation: u64) {
+        let console = self.lab.listen("m");
+        self.lab.ok(&["restore", &format!("m@{generation}")]);
+        let said = console.wait_until("two passes", |text| numbers(text, "STAMP pass=").len() >= 2);
+        let wrong: Vec<&str> = said.lines().filter(|line| line.contains("STAMP ERROR")).collect();
+        assert!(wrong.is_empty(), "m@{generation}: {} wrong pages, first: {:?}", wrong.len(), wrong[0]);
+    }
+
+    fn newest(&self) -> u64 {
+        self.generations()[0]
+    }
+
+    /// The generations that are listed, newest first.
+    fn generations(&self) -> Vec<u64> {
+        let log = self.lab.ok(&["log", "m"]);
+        log["snapshots"].as_array().unwrap().iter().map(|s| s["generation"].as_u64().unwrap()).collect()
+    }
+}
