@@ -78,6 +78,12 @@ pub enum Error {
         /// What there is.
         free_mib: u64,
     },
+    /// Everything is to end, so nothing starts.
+    #[error("the daemon is ending its machines")]
+    Closing,
+    /// Machines that were to end run on. All others have ended.
+    #[error("cannot end {}", each(.0))]
+    NotEnded(Vec<(MachineName, Error)>),
     /// What the keeper said.
     #[error(transparent)]
     Report(#[from] ErrorReport),
@@ -143,6 +149,11 @@ impl Error {
             Error::NotEnoughMemory { .. } => {
                 report(ErrorKind::NotEnoughMemory, "stop another machine, or give this one less memory")
             }
+            Error::Closing => report(ErrorKind::NoDaemon, "`watari up` starts it again"),
+            Error::NotEnded(failed) => {
+                let kind = failed.first().map_or(ErrorKind::Internal, |(_, error)| error.report().kind);
+                report(kind, "the daemon still runs; `watari down --machines` tries again")
+            }
             Error::Report(report) => report.clone(),
             Error::Store(e) => e.report(),
             Error::Keeper(e) => e.report(),
@@ -153,6 +164,11 @@ impl Error {
             Error::Internal(_) => report(ErrorKind::Internal, "node.log may say more; please report it"),
         }
     }
+}
+
+fn each(failed: &[(MachineName, Error)]) -> String {
+    let one = |(name, error): &(MachineName, Error)| format!("{name}: {}", ErrorReport::chain(error));
+    failed.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 fn disk_report(error: &watari_disk::Error, line: &str) -> ErrorReport {
@@ -183,5 +199,19 @@ fn io_report(source: &io::Error, line: &str) -> ErrorReport {
             ErrorReport::new(ErrorKind::Io, line, "the user Watari runs as may not do that")
         }
         _ => ErrorReport::new(ErrorKind::Io, line, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_that_do_not_end_are_named_with_the_reason() {
+        let failed = [("a", "its QEMU does not end"), ("b", "its keeper does not end")];
+        let failed = failed.map(|(name, why)| (name.parse().unwrap(), Error::Internal(why.to_owned())));
+        let report = Error::NotEnded(failed.into()).report();
+        assert_eq!(report.message, "cannot end a: its QEMU does not end; b: its keeper does not end");
+        assert!(report.hint.contains("still runs"));
     }
 }

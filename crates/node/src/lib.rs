@@ -4,7 +4,7 @@
 //!   watari (cli) ──HTTP, unix socket──┐                  ┌── keeper (a process for each running machine)
 //!                                     ▼                  │
 //!   browser ──HTTP, 127.0.0.1──► server ──► Node ──► supervise
-//!                                            │ create, lifecycle, branch, history, remove, exports
+//!                                            │ create, lifecycle, ending, branch, history, remove, exports
 //!                                            └──► store, machine.toml, state.json
 //! ```
 //!
@@ -17,12 +17,14 @@ pub mod api;
 mod branch;
 mod create;
 pub mod doctor;
+mod ending;
 mod error;
 mod exports;
 mod history;
 mod host;
 mod lifecycle;
 mod node;
+mod process;
 mod remove;
 mod server;
 mod supervise;

@@ -1,4 +1,4 @@
-//! What is done to one machine while it stays the same machine: start, stop, kill, pause, resume, checkpoint,
+//! What is done to one machine while it stays the same machine: start, stop, pause, resume, checkpoint,
 //! its network card, its screen.
 
 use std::fs;
@@ -24,9 +24,6 @@ use crate::{Error, Result};
 
 /// What QEMU and the keeper need beside the guest's memory.
 const OVERHEAD_BYTES: u64 = 64 << 20;
-
-/// How long a guest may take to power off when everything is to end.
-const SHUTDOWN_LIMIT_MS: u64 = 20_000;
 
 impl Node {
     /// Runs a machine that does not: boots it, or resumes it where it was suspended.
@@ -79,55 +76,6 @@ impl Node {
         self.ask::<Status>(name, &Request::Stop { limit_ms: request.limit_ms }, &|_| {})?;
         live.wait_for_end()?;
         self.info(name)
-    }
-
-    /// Ends the machine at once. Takes the machine's lock only where no keeper is followed, so that a guest that
-    /// does not power off can be killed while somebody waits for it.
-    pub(crate) fn kill(self: &Arc<Self>, name: &MachineName) -> Result<MachineInfo> {
-        let live = match self.live(name) {
-            Some(live) => live,
-            None => {
-                let _busy = self.blocking_lock(name);
-                self.running(name)?
-            }
-        };
-        self.end_now(name, &live)?;
-        self.info(name)
-    }
-
-    /// Kills a running machine and waits until it can be started again.
-    pub(crate) fn end_now(&self, name: &MachineName, live: &Live) -> Result<()> {
-        self.ask::<Status>(name, &Request::Kill, &|_| {})?;
-        live.wait_for_end()
-    }
-
-    /// Ends every machine that runs, all at once: the guests are asked first, and killed if they have not powered
-    /// off in time.
-    pub(crate) fn end_all(self: &Arc<Self>) -> Result<()> {
-        let names = self.home.machine_names()?;
-        let ended: Vec<Result<()>> = std::thread::scope(|scope| {
-            let ending: Vec<_> = names.iter().map(|name| scope.spawn(|| self.end(name))).collect();
-            ending
-                .into_iter()
-                .map(|thread| {
-                    thread.join().unwrap_or_else(|_| Err(Error::Internal("ending a machine panicked".into())))
-                })
-                .collect()
-        });
-        ended.into_iter().collect()
-    }
-
-    fn end(self: &Arc<Self>, name: &MachineName) -> Result<()> {
-        let _busy = self.blocking_lock(name);
-        self.settle(name)?;
-        let Some(live) = self.live(name) else {
-            return Ok(());
-        };
-        if let Err(error) = self.stop(name, StopRequest { limit_ms: SHUTDOWN_LIMIT_MS }) {
-            tracing::info!(%name, error = &error as &dyn std::error::Error, "did not power off; killing it");
-            self.end_now(name, &live)?;
-        }
-        Ok(())
     }
 
     /// Holds the guest.

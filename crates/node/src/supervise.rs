@@ -15,15 +15,12 @@
 //! for each machine when the daemon starts. It changes nothing where there is nothing to repair.
 
 use std::fs::OpenOptions;
-use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
 use watari_keeper::client;
 use watari_keeper::home::MachineHome;
@@ -33,6 +30,7 @@ use watari_keeper::{kill_if_same, process_started};
 use watari_types::{ErrorReport, MachineName};
 
 use crate::node::{Node, OnProgress, hold};
+use crate::process::Process;
 use crate::{Error, Result};
 
 /// How long a keeper that said goodbye may take to be gone.
@@ -40,6 +38,8 @@ const GOODBYE: Duration = Duration::from_secs(30);
 
 /// A keeper that runs.
 pub(crate) struct Live {
+    /// `None` if it was gone before it could be held.
+    keeper: Option<Process>,
     status: Mutex<Status>,
     ended: Mutex<bool>,
     end: Condvar,
@@ -47,14 +47,19 @@ pub(crate) struct Live {
 
 /// The part of `instance.json` that tells which process QEMU is.
 #[derive(Deserialize)]
-struct Instance {
-    qemu_pid: u32,
-    qemu_started: u64,
+pub(crate) struct QemuProcess {
+    pub(crate) qemu_pid: u32,
+    pub(crate) qemu_started: u64,
 }
 
 impl Live {
     fn new(status: Status) -> Live {
-        Live { status: Mutex::new(status), ended: Mutex::new(false), end: Condvar::new() }
+        Live {
+            keeper: Process::open(status.keeper_pid),
+            status: Mutex::new(status),
+            ended: Mutex::new(false),
+            end: Condvar::new(),
+        }
     }
 
     /// What the keeper last said it is doing.
@@ -68,12 +73,22 @@ impl Live {
 
     /// Waits until the keeper's process is gone and the machine can be started again.
     pub(crate) fn wait_for_end(&self) -> Result<()> {
-        let ended = hold(&self.ended);
-        let (ended, _) = self
-            .end
-            .wait_timeout_while(ended, GOODBYE, |ended| !*ended)
-            .unwrap_or_else(PoisonError::into_inner);
-        if *ended { Ok(()) } else { Err(Error::Internal("the machine's keeper does not end".to_owned())) }
+        if self.ends_within(GOODBYE) {
+            Ok(())
+        } else {
+            Err(Error::Internal("the machine's keeper does not end".to_owned()))
+        }
+    }
+
+    /// Like [`Self::wait_for_end`], for so long. Returns whether it has ended.
+    pub(crate) fn ends_within(&self, limit: Duration) -> bool {
+        let waited = self.end.wait_timeout_while(hold(&self.ended), limit, |ended| !*ended);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Ends the keeper's process, whatever it is doing.
+    pub(crate) fn kill_keeper(&self) {
+        self.keeper.iter().for_each(Process::kill);
     }
 
     fn set_ended(&self) {
@@ -86,13 +101,17 @@ impl Node {
     /// Starts a keeper and follows it from the moment its guest runs.
     ///
     /// # Errors
-    /// What the keeper said. No keeper runs then, and `state.json` tells what the machine is.
+    /// [`Error::Closing`] once everything is to end; otherwise what the keeper said. No keeper runs then, and
+    /// `state.json` tells what the machine is.
     pub(crate) fn run_keeper(
         self: &Arc<Self>,
         name: &MachineName,
         start: &Start,
         progress: OnProgress,
     ) -> Result<Started> {
+        if self.is_closing() {
+            return Err(Error::Closing);
+        }
         match self.spawn_keeper(name, start, progress) {
             Ok((child, started)) => {
                 self.follow(name, Some(child))?;
@@ -150,7 +169,6 @@ impl Node {
     fn follow(self: &Arc<Self>, name: &MachineName, child: Option<Child>) -> Result<()> {
         let socket = self.home.machine(name).socket("keeper");
         let status: Status = client::ask(&socket, &Request::Status, |_| {})?;
-        let process = process_handle(status.keeper_pid);
         let live = Arc::new(Live::new(status));
         self.set_live(name, live.clone());
         let (node, name) = (self.clone(), name.clone());
@@ -158,10 +176,12 @@ impl Node {
             .name(format!("follow {name}"))
             .spawn(move || {
                 let end = watch(&socket, &live);
-                wait_for_process(process, child);
+                live.keeper.iter().for_each(Process::wait);
+                reap(child);
                 node.clear_live(&name, &live);
-                live.set_ended();
+                // Before anyone is told, so that a daemon that ends now has nothing under way.
                 node.sweep_heads();
+                live.set_ended();
                 if let Err(report) = end {
                     tracing::warn!(%name, %report, "lost the keeper");
                     let _busy = node.blocking_lock(&name);
@@ -224,16 +244,7 @@ fn watch(socket: &Path, live: &Live) -> Result<(), ErrorReport> {
     .map(drop)
 }
 
-/// A handle on a process that stays with it when its id is used again; `None` if it is gone.
-fn process_handle(pid: u32) -> Option<OwnedFd> {
-    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
-    pidfd_open(pid, PidfdFlags::empty()).ok()
-}
-
-fn wait_for_process(process: Option<OwnedFd>, child: Option<Child>) {
-    if let Some(process) = process {
-        while let Err(rustix::io::Errno::INTR) = poll(&mut [PollFd::new(&process, PollFlags::IN)], None) {}
-    }
+fn reap(child: Option<Child>) {
     if let Some(mut child) = child
         && let Err(error) = child.wait()
     {
@@ -242,7 +253,7 @@ fn wait_for_process(process: Option<OwnedFd>, child: Option<Child>) {
 }
 
 /// The QEMU that `instance.json` tells of, if that very process still runs.
-fn living_qemu(home: &MachineHome) -> Option<Instance> {
-    let instance: Instance = load_json(&home.instance()).ok()?;
-    (process_started(instance.qemu_pid) == Some(instance.qemu_started)).then_some(instance)
+pub(crate) fn living_qemu(home: &MachineHome) -> Option<QemuProcess> {
+    let qemu: QemuProcess = load_json(&home.instance()).ok()?;
+    (process_started(qemu.qemu_pid) == Some(qemu.qemu_started)).then_some(qemu)
 }

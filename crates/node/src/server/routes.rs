@@ -77,12 +77,17 @@ async fn node(State(app): Shared) -> Json<NodeInfo> {
     responses((status = 200, body = NodeInfo), (status = "default", body = ErrorBody)))]
 async fn shutdown(State(app): Shared, bytes: Bytes) -> Answer {
     let request: ShutdownRequest = body(&bytes)?;
-    if request.machines {
-        let node = app.node.clone();
-        blocking(move || node.end_all()).await?;
-    }
-    app.stopping.send_replace(true);
-    Ok(Json(app.info.clone()).into_response())
+    let info = app.info.clone();
+    // A task of its own is carried through even if the client goes away.
+    let stopped = tokio::spawn(async move {
+        if request.machines {
+            app.node.end_all().await?;
+        }
+        app.stopping.send_replace(true);
+        Ok::<_, Error>(())
+    });
+    stopped.await.map_err(|e| Error::Internal(format!("a request failed: {e}")))??;
+    Ok(Json(info).into_response())
 }
 
 /// Every machine.
