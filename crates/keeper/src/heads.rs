@@ -123,6 +123,15 @@ mod tests {
         }
     }
 
+    /// Says that it is over, also when the test fails.
+    struct Ends<'a>(&'a AtomicBool);
+
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
     #[test]
     fn heads_can_be_made_while_others_sweep_and_no_folder_is_left() {
         let folder = Folder(std::env::temp_dir().join(format!("watari-heads-{}", std::process::id())));
@@ -137,6 +146,7 @@ mod tests {
                     std::thread::sleep(std::time::Duration::from_micros(100));
                 }
             });
+            let _ends = Ends(&done);
             for round in 0..1000_u32 {
                 let mut id = [0; 32];
                 id[..4].copy_from_slice(&round.to_le_bytes());
@@ -145,7 +155,6 @@ mod tests {
                 let head = hold(&home, id, make).unwrap();
                 assert!(is_still_at(&head, &home.head(id).unwrap()), "swept while it is held");
             }
-            done.store(true, Ordering::Relaxed);
         });
         sweep(&home).unwrap();
         assert!(!home.heads_if_any().exists());

@@ -103,15 +103,24 @@ impl Home {
         Ok(names)
     }
 
-    /// The folder of memory heads, on tmpfs; created on first use.
+    /// The folder of memory heads, on tmpfs; created on first use. It may be gone again at once: see
+    /// [`heads`](crate::heads).
     pub fn heads(&self) -> Result<PathBuf> {
-        create_private(&self.shared_memory)?;
-        let owner =
-            fs::metadata(&self.shared_memory).map_err(Error::io("inspect", &self.shared_memory))?.uid();
-        if owner == rustix::process::geteuid().as_raw() {
-            Ok(self.shared_memory.clone())
-        } else {
-            Err(Error::ForeignHeads { path: self.shared_memory.clone(), owner })
+        let path = &self.shared_memory;
+        loop {
+            match fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                created => created.map_err(Error::io("create", path))?,
+            }
+            // Not what a link of somebody else's points to.
+            let owner = match fs::symlink_metadata(path) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                found => found.map_err(Error::io("inspect", path))?.uid(),
+            };
+            if owner == rustix::process::geteuid().as_raw() {
+                return Ok(path.clone());
+            }
+            return Err(Error::ForeignHeads { path: path.clone(), owner });
         }
     }
 

@@ -69,7 +69,6 @@ pub fn serve(options: Options, ready: impl FnOnce(&NodeInfo)) -> Result<()> {
     // Operations under way finish: dropping the runtime waits for them.
     drop(runtime);
     node.sweep_heads();
-    remove_if_empty(&node.home.heads()?);
     served
 }
 
@@ -119,13 +118,6 @@ fn lock(home: &Home) -> Result<File> {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::HomeInUse(home.root().to_owned())),
         Err(e) => Err(Error::io("lock", &path)(e.into())),
-    }
-}
-
-/// Only a daemon has new heads made, so none appears in the folder of a daemon that ends.
-fn remove_if_empty(heads: &Path) {
-    if let Err(error) = fs::remove_dir(heads) {
-        tracing::debug!(%error, "memory heads are in use");
     }
 }
 
