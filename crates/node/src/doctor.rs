@@ -12,7 +12,7 @@ use watari_keeper::home::Home;
 use watari_keeper::protocol::Progress;
 use watari_qemu::{Accel, Qemu};
 
-use crate::accel::ensure_accelerator;
+use crate::accel::{Choice, ensure_accelerator};
 use crate::host::{available_memory, disk_space};
 use crate::{Error, Options};
 
@@ -271,10 +271,19 @@ fn accelerator(
         return check("accelerator", Health::Broken, "needs QEMU", "see qemu");
     };
     match ensure_accelerator(home, qemu, progress) {
-        Ok(probe) if probe.accel == Accel::Kvm => {
+        Ok(Choice::Set(Accel::Kvm)) => {
+            check("accelerator", Health::Ok, "kvm: node/settings.toml decides, nothing was tried", "")
+        }
+        Ok(Choice::Set(Accel::Tcg)) => check(
+            "accelerator",
+            Health::Degraded,
+            "tcg (slower): node/settings.toml decides, nothing was tried",
+            "take the line `accelerator` out of node/settings.toml to have it found out",
+        ),
+        Ok(Choice::Found(probe)) if probe.accel == Accel::Kvm => {
             check("accelerator", Health::Ok, format!("kvm: {}", probe.reason), "")
         }
-        Ok(probe) => check(
+        Ok(Choice::Found(probe)) => check(
             "accelerator",
             Health::Degraded,
             format!("tcg (slower): {}", probe.reason),
