@@ -169,6 +169,52 @@ fn what_is_damaged_is_refused_and_named_and_the_machine_runs_on() {
     lab.ok(&["restore", "m@1"]);
 }
 
+#[test]
+fn a_damaged_ref_is_named_and_takes_nothing_else_away() {
+    let lab = Lab::new();
+    lab.start_demo("m", "128M", "16M", "watari.run=counter", "tick 2");
+    for tag in ["first", "second", "third"] {
+        lab.ok(&["checkpoint", "m", "--tag", tag]);
+    }
+    let id = lab.machine("m")["id"].as_str().unwrap().to_owned();
+    let refs = lab.home().join("store/refs").join(id);
+    let manifests = lab.home().join("store/snapshots");
+    let first = lab.ok(&["show", "m@1"])["id"].as_str().unwrap().to_owned();
+    let damaged = [
+        (refs.join("snapshots/2"), vec![3, 1]),
+        (refs.join("snapshots/3"), vec![2, 1]),
+        (refs.join("tags/second"), vec![3, 2, 1]),
+        (refs.join("head"), vec![3, 2, 1]),
+        (find(&manifests, |name| name.starts_with(&first)), vec![3, 2]),
+    ];
+    for (path, left) in damaged {
+        let good = fs::read(&path).unwrap();
+        fs::write(&path, &good[..10]).unwrap();
+        let path = path.to_str().unwrap();
+        let log = lab.ok(&["log", "m"]);
+        assert_eq!(generations(&lab, "m"), left, "{path}");
+        let named = log["damaged"].as_array().unwrap();
+        assert!(named.iter().any(|what| what.as_str().unwrap().contains(path)), "{path} not in {log}");
+        let said = lab.watari(&["log", "m"]).output().unwrap();
+        assert!(said.status.success() && lab::text(&said.stdout).contains(path));
+        let report = lab.watari(&["verify", "m", "--json"]).output().unwrap();
+        assert!(lab::text(&report.stdout).contains(path), "{}", lab::text(&report.stdout));
+        assert_eq!(lab.ok(&["list"])["machines"][0]["name"], "m");
+        lab.ok(&["show", &format!("m@{}", left[0])]);
+        lab.ok(&["show", "m@third"]);
+        fs::write(path, good).unwrap();
+    }
+    assert!(lab.ok(&["log", "m"]).get("damaged").is_none());
+    // A ref that cannot be read is not written over: its number is taken.
+    let newest = refs.join("snapshots/3");
+    let good = fs::read(&newest).unwrap();
+    fs::write(&newest, "").unwrap();
+    assert_eq!(lab.ok(&["checkpoint", "m"])["generation"], 4);
+    fs::write(&newest, good).unwrap();
+    assert_eq!(generations(&lab, "m"), [4, 3, 2, 1]);
+    whole(&lab);
+}
+
 /// A damaged snapshot: the restore says so, `verify` finds it, the machine has not noticed.
 fn refused(lab: &Lab, rev: &str) {
     let qemu = lab.pid("m", "qemu_pid");

@@ -368,6 +368,9 @@ pub struct RegionInfo {
 pub struct SnapshotList {
     /// The snapshots.
     pub snapshots: Vec<SnapshotInfo>,
+    /// What of the history could not be read, a line each; `verify` finds more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<String>,
 }
 
 /// What a revision names: a snapshot and the machine in whose history it is. A machine without snapshots is

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use watari_store::{Refs, Snapshot};
-use watari_types::{MachineId, MachineName, Rev, RevTarget, SnapshotId};
+use watari_store::{Refs, Snapshot, Survey};
+use watari_types::{ErrorReport, MachineId, MachineName, Rev, RevTarget, SnapshotId};
 
 use crate::api::{RegionInfo, Shown, SnapshotInfo, SnapshotList};
 use crate::node::Node;
@@ -39,7 +39,7 @@ impl Node {
         let refs = self.store.refs(machine);
         let found = match target {
             RevTarget::Generation(generation) => refs.get(*generation)?,
-            RevTarget::Tag(tag) => refs.tags()?.get(tag).copied(),
+            RevTarget::Tag(tag) => refs.tagged(tag)?,
         };
         let id = found.ok_or_else(|| Error::BadRevision {
             rev: rev.to_owned(),
@@ -63,7 +63,7 @@ impl Node {
         if let Some(head) = refs.head()? {
             return Ok(Some(head.id));
         }
-        Ok(refs.list()?.last().map(|(_, id)| *id))
+        Ok(refs.survey()?.snapshots.last().map(|(_, id)| *id))
     }
 
     fn resolve_prefix(&self, text: &str, name: Option<MachineName>) -> Result<Resolved> {
@@ -138,36 +138,28 @@ impl Node {
             return Ok(Shown { snapshot: None, machine: Some(self.info(&name)?) });
         }
         let found = self.resolve(rev)?;
-        let snapshot = describe(self.store.snapshot(found.id)?, &Marks::of(&self.store.refs(found.machine))?);
+        let survey = self.store.refs(found.machine).survey()?;
+        let snapshot = describe(self.store.snapshot(found.id)?, &survey);
         let machine = found.name.map(|name| self.info(&name)).transpose()?;
         Ok(Shown { snapshot: Some(snapshot), machine })
     }
 
-    /// A machine's snapshots, newest first.
+    /// A machine's snapshots, newest first, and what could not be read of them.
     pub(crate) fn log(&self, name: &MachineName) -> Result<SnapshotList> {
-        let refs = self.store.refs(self.machine(name)?.1.config.id);
-        let marks = Marks::of(&refs)?;
+        let survey = self.store.refs(self.machine(name)?.1.config.id).survey()?;
+        let mut damaged: Vec<String> = survey.damaged.iter().map(|e| ErrorReport::chain(e)).collect();
         let mut snapshots = Vec::new();
-        for (_, id) in refs.list()?.into_iter().rev() {
-            snapshots.push(describe(self.store.snapshot(id)?, &marks));
+        for (generation, id) in survey.snapshots.iter().rev() {
+            match self.store.snapshot(*id) {
+                Ok(snapshot) => snapshots.push(describe(snapshot, &survey)),
+                Err(error) => damaged.push(format!("{name}@{generation}: {}", ErrorReport::chain(&error))),
+            }
         }
-        Ok(SnapshotList { snapshots })
+        Ok(SnapshotList { snapshots, damaged })
     }
 }
 
-/// What a machine's refs say about its snapshots.
-struct Marks {
-    tags: Vec<(String, SnapshotId)>,
-    head: Option<SnapshotId>,
-}
-
-impl Marks {
-    fn of(refs: &Refs) -> Result<Marks> {
-        Ok(Marks { tags: refs.tags()?.into_iter().collect(), head: refs.head()?.map(|head| head.id) })
-    }
-}
-
-fn describe(snapshot: Snapshot, marks: &Marks) -> SnapshotInfo {
+fn describe(snapshot: Snapshot, refs: &Survey) -> SnapshotInfo {
     let draft = snapshot.draft;
     let id = snapshot.id;
     SnapshotInfo {
@@ -179,8 +171,8 @@ fn describe(snapshot: Snapshot, marks: &Marks) -> SnapshotInfo {
         branch: draft.branch,
         created_unix_ms: draft.created_unix_ms,
         message: draft.message,
-        tags: marks.tags.iter().filter(|(_, of)| *of == id).map(|(tag, _)| tag.clone()).collect(),
-        head: marks.head == Some(id),
+        tags: refs.tags.iter().filter(|(_, of)| **of == id).map(|(tag, _)| tag.clone()).collect(),
+        head: refs.head.is_some_and(|head| head.id == id),
         node: snapshot.node,
         qemu_version: draft.qemu_version,
         accelerator: draft.accelerator,

@@ -40,7 +40,7 @@ mod verify;
 pub use error::Error;
 pub use key::NodeKey;
 pub use pack::{PackStats, PackWriter};
-pub use refs::{Head, Refs};
+pub use refs::{Head, Refs, Survey};
 pub use snapshot::{Origin, PageCounts, Snapshot, SnapshotDraft};
 pub use store::Store;
 pub use verify::{Damage, VerifyProgress, VerifyReport};

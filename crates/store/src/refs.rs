@@ -24,6 +24,19 @@ pub struct Head {
     pub id: SnapshotId,
 }
 
+/// Everything that can be read of a machine's refs, and what cannot.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Its snapshots, by ascending generation.
+    pub snapshots: Vec<(Generation, SnapshotId)>,
+    /// Its tags.
+    pub tags: BTreeMap<String, SnapshotId>,
+    /// The snapshot its present state descends from.
+    pub head: Option<Head>,
+    /// The refs that are not as they were written, each with its path.
+    pub damaged: Vec<Error>,
+}
+
 /// The refs of one machine. Every change is durable when it returns, and seen whole or not at all.
 #[derive(Clone)]
 pub struct Refs {
@@ -54,7 +67,7 @@ impl Store {
     }
 
     /// The snapshots whose id begins with `id_prefix`, with the machines whose generation they are. None if it
-    /// has fewer than 4 digits, or is not hexadecimal.
+    /// has fewer than 4 digits, or is not hexadecimal. What a damaged ref names is not found.
     pub fn find_snapshot(&self, id_prefix: &str) -> Result<Vec<(MachineId, SnapshotId)>, Error> {
         let mut found = Vec::new();
         if id_prefix.len() < MIN_PREFIX {
@@ -62,7 +75,7 @@ impl Store {
         }
         let prefix = id_prefix.to_ascii_lowercase();
         for machine in self.machines()? {
-            let snapshots = self.refs(machine).list()?;
+            let snapshots = self.refs(machine).survey()?.snapshots;
             let ids =
                 snapshots.into_iter().map(|(_, id)| id).filter(|id| id.to_string().starts_with(&prefix));
             found.extend(ids.map(|id| (machine, id)));
@@ -70,6 +83,15 @@ impl Store {
         found.sort_unstable();
         found.dedup();
         Ok(found)
+    }
+}
+
+impl Survey {
+    fn sound<T>(&mut self, read: Result<Option<T>, Error>) -> Option<T> {
+        read.unwrap_or_else(|damage| {
+            self.damaged.push(damage);
+            None
+        })
     }
 }
 
@@ -116,7 +138,27 @@ impl Refs {
         read_id(&self.generation_path(generation))
     }
 
-    /// All snapshots of the machine, by ascending generation.
+    /// The highest generation that the machine has, whether its ref can be read or not.
+    pub fn newest(&self) -> Result<Option<Generation>, Error> {
+        Ok(self.generations()?.pop())
+    }
+
+    /// Reads every ref, also beside damaged ones.
+    pub fn survey(&self) -> Result<Survey, Error> {
+        let mut survey = Survey::default();
+        for generation in self.generations()? {
+            let id = survey.sound(self.get(generation));
+            survey.snapshots.extend(id.map(|id| (generation, id)));
+        }
+        for tag in self.tag_names()? {
+            let id = survey.sound(self.tagged(&tag));
+            survey.tags.extend(id.map(|id| (tag, id)));
+        }
+        survey.head = survey.sound(self.head());
+        Ok(survey)
+    }
+
+    /// All snapshots of the machine, by ascending generation. Fails if a ref is damaged; see [`Self::survey`].
     pub fn list(&self) -> Result<Vec<(Generation, SnapshotId)>, Error> {
         let mut snapshots = Vec::new();
         for generation in self.generations()? {
@@ -136,11 +178,19 @@ impl Refs {
         self.write_line(&id.to_string())?.publish(&self.folder.join("tags").join(tag))
     }
 
+    /// The snapshot that has the tag.
+    pub fn tagged(&self, tag: &str) -> Result<Option<SnapshotId>, Error> {
+        if !RevTarget::is_tag(tag) {
+            return Ok(None);
+        }
+        read_id(&self.folder.join("tags").join(tag))
+    }
+
     /// All tags and their snapshots.
     pub fn tags(&self) -> Result<BTreeMap<String, SnapshotId>, Error> {
         let mut tags = BTreeMap::new();
         for tag in self.tag_names()? {
-            if let Some(id) = read_id(&self.folder.join("tags").join(&tag))? {
+            if let Some(id) = self.tagged(&tag)? {
                 tags.insert(tag, id);
             }
         }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use watari_node::api::{SnapshotInfo, SnapshotList};
+use watari_types::MachineName;
 
 use super::Context;
 use crate::args::machine_name;
@@ -20,18 +21,22 @@ impl Log {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let name = machine_name(&self.name)?;
         let list: SnapshotList = context.client()?.get(&format!("machines/{name}/log"))?;
-        context.out.result(&list, |list| {
-            if list.snapshots.is_empty() {
-                return format!(
-                    "{name} has no snapshots; `watari checkpoint {name}` makes one while it runs"
-                );
-            }
-            let mut table =
-                Table::new(&["", "GEN", "ID", "WHEN", "BRANCH", "PAGES", "TAGS", "MESSAGE"], &[1, 5]);
-            list.snapshots.iter().for_each(|snapshot| table.row(cells(snapshot)));
-            table.render()
-        })
+        context.out.result(&list, |list| text(&name, list))
     }
+}
+
+fn text(name: &MachineName, list: &SnapshotList) -> String {
+    let mut text = if list.snapshots.is_empty() {
+        format!("{name} has no snapshots; `watari checkpoint {name}` makes one while it runs")
+    } else {
+        let mut table = Table::new(&["", "GEN", "ID", "WHEN", "BRANCH", "PAGES", "TAGS", "MESSAGE"], &[1, 5]);
+        list.snapshots.iter().for_each(|snapshot| table.row(cells(snapshot)));
+        table.render()
+    };
+    for damage in &list.damaged {
+        text += &format!("\nnot listed: {damage}");
+    }
+    text
 }
 
 fn cells(snapshot: &SnapshotInfo) -> [String; 8] {
