@@ -146,6 +146,78 @@ fn a_clone_keeps_or_changes_its_address_as_its_user_says() {
     lab.listen_from_start("later").wait_for(&format!("NET add eth0 {later}"));
 }
 
+/// Waits until the guest says that its cable is plugged in, or is not.
+fn wait_for_cable(lab: &Lab, name: &str, plugged: bool) {
+    let wanted = format!("carrier={}=", i32::from(plugged));
+    lab::wait(&format!("{wanted} from {name}"), || {
+        let console = lab.listen(name);
+        // A shell opens on the first line, and reads the second.
+        lab.type_into(name, "\n");
+        lab.type_into(name, "echo carrier=$(cat /sys/class/net/eth0/carrier)=\n");
+        let said = console.wait_until("carrier", |text| {
+            ["carrier=0=", "carrier=1=", "carrier=="].iter().any(|answer| text.contains(answer))
+        });
+        said.contains(&wanted).then_some(())
+    });
+}
+
+#[test]
+fn a_restore_and_a_power_cycle_leave_the_network_cable_as_a_person_left_it() {
+    let lab = Lab::new();
+    lab.start_demo("m", "128M", "16M", COUNTER, "tick 5");
+    lab.ok(&["checkpoint", "m"]);
+
+    // A clone is unplugged, so its own snapshot is, too.
+    lab.ok(&["clone", "m", "c", "--start"]);
+    wait_for_cable(&lab, "c", false);
+    lab.ok(&["checkpoint", "c"]);
+    lab.ok(&["restore", "c@1"]);
+    wait_for_cable(&lab, "c", false);
+    lab.ok(&["network", "c", "plug"]);
+    for rev in ["c@1", "c@2"] {
+        lab.ok(&["restore", rev]);
+        wait_for_cable(&lab, "c", true);
+    }
+    lab.ok(&["network", "c", "unplug"]);
+    lab.ok(&["restore", "c@1"]);
+    wait_for_cable(&lab, "c", false);
+    let console = lab.listen("c");
+    lab.ok(&["kill", "c"]);
+    lab.ok(&["start", "c"]);
+    console.wait_for("tick 2");
+    wait_for_cable(&lab, "c", false);
+    lab.ok(&["kill", "c"]);
+
+    // What was plugged in when the snapshot was taken, and then pulled.
+    lab.ok(&["network", "m", "unplug"]);
+    lab.ok(&["restore", "m"]);
+    wait_for_cable(&lab, "m", false);
+}
+
+#[test]
+fn a_clone_with_a_network_has_it_after_going_back_to_its_origin() {
+    let lab = Lab::new();
+    lab.start_demo("m", "128M", "16M", COUNTER, "tick 5");
+    lab.ok(&["checkpoint", "m"]);
+    lab.ok(&["kill", "m"]);
+    lab.ok(&["clone", "m", "same", "--network", "same", "--start"]);
+    lab.ok(&["restore", "same@1"]);
+    wait_for_cable(&lab, "same", true);
+    lab.ok(&["kill", "same"]);
+
+    lab.ok(&["clone", "m", "fresh", "--network", "fresh", "--start"]);
+    let mac = lab.machine("fresh")["macs"][0].as_str().unwrap().to_owned();
+    let added = format!("NET add eth0 {mac}");
+    for plugged in [true, false] {
+        let console = lab.listen("fresh");
+        lab.ok(&["restore", "fresh@1"]);
+        console.wait_for(&added);
+        wait_for_cable(&lab, "fresh", plugged);
+        assert_eq!(lab.machine("fresh")["macs"][0], mac.as_str());
+        lab.ok(&["network", "fresh", "unplug"]);
+    }
+}
+
 #[test]
 fn the_clock_is_right_after_a_restore() {
     let lab = Lab::new();

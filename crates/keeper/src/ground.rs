@@ -26,7 +26,7 @@ use crate::home::{Home, MachineHome};
 use crate::instance::{Instance, InstanceRecord};
 use crate::memory::GuestMemory;
 use crate::process::{kill_if_same, process_started};
-use crate::protocol::Status;
+use crate::protocol::{MemoryFrom, Status};
 use crate::ram::{self, Ram};
 use crate::record::{MachineFile, MachineState, NetworkStart, Phase, Point, load_json, save_json};
 use crate::settings::Settings;
@@ -124,11 +124,13 @@ impl Ground {
             .map_err(Error::io("serve disks on", &socket))
     }
 
-    /// Main memory for a resume: a shared head, or an empty file to be filled.
-    pub(crate) fn memory_for(&self, point: Point, share: bool) -> Result<GuestMemory> {
+    /// Main memory for a resume: a shared head, what a run before left, or an empty file to be filled.
+    pub(crate) fn memory_for(&self, point: Point, from: MemoryFrom) -> Result<GuestMemory> {
         let bytes = self.file.config.memory_bytes;
-        if !share {
-            return GuestMemory::new(bytes);
+        match from {
+            MemoryFrom::Store => return GuestMemory::new(bytes),
+            MemoryFrom::StandardInput => return GuestMemory::from_standard_input(bytes),
+            MemoryFrom::Head => {}
         }
         let head = heads::hold(&self.node, point.id, |path| {
             let history = self.history_at(point)?;
@@ -272,12 +274,12 @@ impl Ground {
 
     /// What must be so before a resumed guest takes its first step.
     pub(crate) fn before_first_step(&self, monitor: &Monitor, network: &NetworkStart) -> Result<()> {
-        if *network != NetworkStart::Same {
-            for nic in 0..self.file.config.nics.len() {
-                monitor.set_link(nic, false)?;
-            }
-        }
-        Ok(())
+        let up = match network {
+            NetworkStart::Same => return Ok(()),
+            NetworkStart::Plugged => true,
+            NetworkStart::Unplugged | NetworkStart::Fresh => false,
+        };
+        (0..self.file.config.nics.len()).try_for_each(|nic| Ok(monitor.set_link(nic, up)?))
     }
 
     /// Puts everything together once the guest runs, and writes down that it does.
@@ -320,7 +322,7 @@ impl Ground {
             staging,
             record,
             state_file,
-            _memory: memory,
+            memory,
             _disk_server: disk_server,
         };
         instance.save_state()?;

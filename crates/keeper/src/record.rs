@@ -51,13 +51,15 @@ pub struct Point {
     pub id: SnapshotId,
 }
 
-/// What to do with the network card when a suspended machine runs for the first time.
+/// What to do with the network card when a machine is resumed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkStart {
     /// As it was when the snapshot was taken.
     #[default]
     Same,
+    /// With the cable plugged in, however it was then.
+    Plugged,
     /// With the cable pulled.
     Unplugged,
     /// With a new card at the address given in the configuration.

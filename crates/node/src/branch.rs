@@ -21,6 +21,7 @@ use watari_types::{
 
 use crate::api::{CloneNetwork, CloneRequest, Ready};
 use crate::create::{boot_file, now_unix_ms, random_id, random_mac, sync};
+use crate::network::{Cable, network_after_rollback};
 use crate::node::{Node, OnProgress, hold};
 use crate::{Error, Result};
 
@@ -33,7 +34,7 @@ impl Node {
         arrived: Instant,
         progress: OnProgress,
     ) -> Result<Ready> {
-        let (_, file) = self.machine(name)?;
+        let (home, file) = self.machine(name)?;
         let found = self.resolve(rev)?;
         let refs = self.store.refs(file.config.id);
         let in_history = refs.survey()?.snapshots.into_iter().find(|(_, id)| *id == found.id);
@@ -45,7 +46,9 @@ impl Node {
             });
         };
         let header = self.store.snapshot(snapshot)?;
-        let network = network_after_rollback(&file.config, &header);
+        let cable = Cable::load(&home)?;
+        let network = network_after_rollback(cable, &file.config, &header);
+        let is_plugged_wrongly = network == NetworkStart::Fresh && cable == Some(Cable { plugged: false });
         self.settle(name)?;
         let running = self.live(name);
         let returned = running.as_ref().map_or(0, |_| file.config.memory_bytes);
@@ -53,10 +56,15 @@ impl Node {
         self.ensure_accelerator(&self.qemu()?, progress)?;
         if let Some(live) = running {
             self.rehearse(snapshot)?;
+            tracing::debug!(%name, since_request = ?arrived.elapsed(), "the snapshot's memory is whole");
             self.end_now(name, &live)?;
+            tracing::debug!(%name, since_request = ?arrived.elapsed(), "the machine was ended for its restore");
         }
         let start = Start::Resume { snapshot, generation, network, share_memory: false };
         self.run_keeper(name, &start, progress)?;
+        if is_plugged_wrongly {
+            self.unplug(name)?;
+        }
         self.ready(name, arrived)
     }
 
@@ -104,6 +112,12 @@ impl Node {
             let tables = self.store.page_tables(found.id)?;
             self.furnish_boot(home, &snapshot.draft.config, &tables)?;
             let (file, state) = clone_records(id, name, &snapshot, request.network)?;
+            let cable = match request.network {
+                CloneNetwork::Unplugged => Some(Cable { plugged: false }),
+                CloneNetwork::Fresh => Some(Cable { plugged: true }),
+                CloneNetwork::Same => None,
+            };
+            cable.map_or(Ok(()), |cable| cable.save(home))?;
             let refs = self.store.refs(id);
             refs.add(snapshot.draft.generation, snapshot.id)?;
             refs.set_head(snapshot.draft.generation, snapshot.id)?;
@@ -191,19 +205,6 @@ fn clone_records(
     let file =
         MachineFile { name: name.clone(), created_unix_ms: now_unix_ms(), origin: Some(origin), config };
     Ok((file, state))
-}
-
-/// A snapshot from before the machine was cloned knows the original's network card: with it, both machines
-/// would answer to one address.
-fn network_after_rollback(config: &MachineConfig, snapshot: &Snapshot) -> NetworkStart {
-    let was = &snapshot.draft.config;
-    if was.id == config.id {
-        NetworkStart::Same
-    } else if was.nics == config.nics {
-        NetworkStart::Unplugged
-    } else {
-        NetworkStart::Fresh
-    }
 }
 
 fn missing(region: &Region) -> Error {

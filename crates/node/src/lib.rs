@@ -4,7 +4,7 @@
 //!   watari (cli) ──HTTP, unix socket──┐                  ┌── keeper (a process for each running machine)
 //!                                     ▼                  │
 //!   browser ──HTTP, 127.0.0.1──► server ──► Node ──► supervise
-//!                                            │ create, lifecycle, ending, branch, history, remove, exports
+//!                                            │ create, lifecycle, network, ending, branch, history, remove, exports
 //!                                            └──► store, machine.toml, state.json
 //! ```
 //!
@@ -23,6 +23,7 @@ mod exports;
 mod history;
 mod host;
 mod lifecycle;
+mod network;
 mod node;
 mod process;
 mod remove;

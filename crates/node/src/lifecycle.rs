@@ -1,5 +1,5 @@
 //! What is done to one machine while it stays the same machine: start, stop, pause, resume, checkpoint,
-//! its network card, its screen.
+//! its screen.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,15 +9,13 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use watari_keeper::client;
-use watari_keeper::protocol::{Checkpointed, NetworkAction, Progress, Request, Start, Status};
+use watari_keeper::protocol::{Checkpointed, Progress, Request, Start, Status};
 use watari_keeper::record::{MachineState, Phase};
 use watari_types::{MachineName, RevTarget};
 
-use crate::api::{
-    CheckpointInfo, CheckpointRequest, MachineInfo, NetworkChange, NetworkRequest, Ready, StopRequest,
-};
-use crate::create::random_mac;
+use crate::api::{CheckpointInfo, CheckpointRequest, MachineInfo, Ready, StopRequest};
 use crate::host::available_memory;
+use crate::network::Cable;
 use crate::node::{Node, OnProgress};
 use crate::supervise::Live;
 use crate::{Error, Result};
@@ -33,7 +31,8 @@ impl Node {
         arrived: Instant,
         progress: OnProgress,
     ) -> Result<Ready> {
-        let (_, file) = self.machine(name)?;
+        let (home, file) = self.machine(name)?;
+        let cable = Cable::load(&home)?;
         let state = self.settle(name)?;
         let (start, own_memory) = match (state.phase, state.resume_from) {
             (Phase::Running | Phase::Paused, _) => return Err(wrong_state(name, state.phase)),
@@ -52,6 +51,9 @@ impl Node {
         self.ensure_memory(name, needed, 0)?;
         self.ensure_accelerator(&self.qemu()?, progress)?;
         self.run_keeper(name, &start, progress)?;
+        if matches!(start, Start::Boot) && cable == Some(Cable { plugged: false }) {
+            self.unplug(name)?;
+        }
         self.ready(name, arrived)
     }
 
@@ -105,20 +107,6 @@ impl Node {
         self.ask::<Checkpointed>(name, &request, progress).map(CheckpointInfo::from)
     }
 
-    /// Plugs, unplugs or replaces the network card.
-    pub(crate) fn network(
-        self: &Arc<Self>,
-        name: &MachineName,
-        request: NetworkRequest,
-    ) -> Result<MachineInfo> {
-        let action = match request.action {
-            NetworkChange::Plug => NetworkAction::Plug,
-            NetworkChange::Unplug => NetworkAction::Unplug,
-            NetworkChange::Fresh => NetworkAction::Replace { mac: random_mac()? },
-        };
-        self.steer(name, &Request::Network { action })
-    }
-
     /// The screen, as a PNG.
     pub(crate) fn screenshot(self: &Arc<Self>, name: &MachineName) -> Result<Vec<u8>> {
         #[derive(Deserialize)]
@@ -132,7 +120,7 @@ impl Node {
         png
     }
 
-    fn steer(self: &Arc<Self>, name: &MachineName, request: &Request) -> Result<MachineInfo> {
+    pub(crate) fn steer(self: &Arc<Self>, name: &MachineName, request: &Request) -> Result<MachineInfo> {
         let live = self.running(name)?;
         live.set_status(self.ask(name, request, &|_| {})?);
         self.info(name)
@@ -145,7 +133,7 @@ impl Node {
         self.live(name).ok_or_else(|| wrong_state(name, phase))
     }
 
-    fn ask<T: DeserializeOwned>(
+    pub(crate) fn ask<T: DeserializeOwned>(
         &self,
         name: &MachineName,
         request: &Request,
