@@ -50,13 +50,14 @@ fn a_keeper_that_is_killed_at_any_step_of_a_capture_loses_nothing() {
         assert!(whole.did(call, on), "a capture without {call} on {on}: this test watches the wrong calls");
     }
     let (first, stride) = if std::env::var_os("WATARI_CUTS").is_some_and(|cuts| cuts == "all") {
-        (1, 1)
+        (0, 1)
     } else {
-        (1 + SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as usize % STRIDE, STRIDE)
+        (SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as usize % STRIDE, STRIDE)
     };
     let mut cuts = Cuts { lab: &lab, made: 0, published: 0 };
-    let leading_up =
-        (first..).step_by(stride).take_while(|number| cuts.survives(Cut::LeadingUp(*number))).count();
+    // A step that is not in each capture may be missing this time.
+    let chosen = whole.leading_up().into_iter().skip(first).step_by(stride);
+    let leading_up = chosen.filter(|cut| cuts.survives(*cut)).count();
     let publishing = (1..).take_while(|number| cuts.survives(Cut::Publishing(*number))).count();
     cuts.comes_back_right(cuts.newest());
     eprintln!("{leading_up} cuts leading up (every {stride}. from {first}), {publishing} in publishing:");
@@ -79,6 +80,7 @@ impl Cuts<'_> {
         let capture = lab.watari(&["checkpoint", "m", "--json"]).output().unwrap();
         let seen = watched.seen();
         if !seen.killed {
+            eprintln!("{cut:?}: got through");
             assert!(capture.status.success(), "{}", lab::text(&capture.stdout));
             return false;
         }

@@ -23,10 +23,13 @@ use nix::unistd::Pid;
 use crate::lab::{PATIENCE, kill, text};
 
 /// Before which step of the next capture the keeper is killed. The first one is 1.
+///
+/// How many pages are copied before the pause differs from capture to capture, so the steps leading up are counted
+/// by call: the second command is `xen-save-devices-state` each time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Cut {
     Never,
-    LeadingUp(usize),
+    LeadingUp(&'static str, usize),
     Publishing(usize),
 }
 
@@ -45,6 +48,18 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// The steps leading up to the publishing, as places to cut.
+    pub(crate) fn leading_up(&self) -> Vec<Cut> {
+        let steps = &self.steps[..self.publishing()];
+        let count = |call: &str, upto: usize| steps[..=upto].iter().filter(|step| step.call == call).count();
+        (0..).zip(steps).map(|(at, step)| Cut::LeadingUp(step.call, count(step.call, at))).collect()
+    }
+
+    /// Where publishing begins: the first file that is synced is the pack. A disk is synced with fdatasync.
+    fn publishing(&self) -> usize {
+        self.steps.iter().position(|step| step.call == "fsync").unwrap_or(self.steps.len())
+    }
+
     /// Whether a step was done that made `call` on something whose name contains `on`.
     pub(crate) fn did(&self, call: &str, on: &str) -> bool {
         let done = self.steps.len() - usize::from(self.killed);
@@ -140,13 +155,10 @@ impl Tracer {
     }
 
     fn is_the_cut(&self) -> bool {
-        let steps = &self.seen.steps;
-        // The first file that is synced is the pack; a disk is synced with fdatasync.
-        let leading_up = steps.iter().position(|step| step.call == "fsync").unwrap_or(steps.len());
         match self.cut {
             Cut::Never => false,
-            Cut::LeadingUp(number) => leading_up == steps.len() && number == leading_up,
-            Cut::Publishing(number) => number == steps.len() - leading_up,
+            Cut::LeadingUp(..) => self.seen.leading_up().last() == Some(&self.cut),
+            Cut::Publishing(number) => number == self.seen.steps.len() - self.seen.publishing(),
         }
     }
 
@@ -168,11 +180,14 @@ impl Tracer {
             libc::SYS_unlink => ("unlink", self.text_at(first)),
             libc::SYS_unlinkat => ("unlinkat", self.text_at(second)),
             libc::SYS_mkdir => ("mkdir", self.text_at(first)),
-            libc::SYS_sendto => ("sendto", self.text_at(second)),
+            libc::SYS_sendto => {
+                let said = self.text_at(second);
+                (if said.contains("\"execute\"") { "command" } else { "sendto" }, said)
+            }
             libc::SYS_clone3 => ("clone3", "a thread".to_owned()),
             // QEMU was told something and has not answered yet.
-            libc::SYS_futex if self.seen.steps.last().is_some_and(is_command) => {
-                ("futex", "QEMU's answer".to_owned())
+            libc::SYS_futex if self.seen.steps.last().is_some_and(|step| step.call == "command") => {
+                ("wait", "QEMU's answer".to_owned())
             }
             _ => return None,
         };
@@ -191,8 +206,4 @@ impl Tracer {
         let read = memory.and_then(|memory| memory.read_at(&mut bytes, address)).unwrap_or(0);
         text(bytes[..read].split(|byte| matches!(byte, 0 | b'\n')).next().unwrap_or_default())
     }
-}
-
-fn is_command(step: &Step) -> bool {
-    step.call == "sendto" && step.on.contains("\"execute\"")
 }
