@@ -25,10 +25,7 @@ impl From<File> for RawFile {
 impl RawFile {
     /// A new sparse file of `bytes` zeros in place of what is there.
     pub(crate) fn create(path: &Path, bytes: u64) -> Result<RawFile, Error> {
-        match std::fs::remove_file(path) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(Error::io("replace", path)(err)),
-            _ => {}
-        }
+        discard(path).map_err(Error::io("replace", path))?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
         let file = file.map_err(Error::io("create", path))?;
         file.set_len(bytes).map_err(Error::io("size", path))?;
@@ -98,4 +95,19 @@ impl RawFile {
             Some(run)
         })
     }
+}
+
+/// Removes a file, if there is one. Its space is given back beside what goes on: of a large file that takes long,
+/// and nobody needs to wait for it.
+fn discard(path: &Path) -> io::Result<()> {
+    let old = File::open(path);
+    match std::fs::remove_file(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+        _ => {}
+    }
+    if let Ok(old) = old {
+        // Without a thread it is given back here and now.
+        let _ = std::thread::Builder::new().name("disk-discard".into()).spawn(move || drop(old));
+    }
+    Ok(())
 }

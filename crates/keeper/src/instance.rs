@@ -41,8 +41,8 @@ pub(crate) struct Instance {
     pub(crate) record: InstanceRecord,
     /// Where QEMU writes device state; the same memfd as QEMU's [`STATE_PATH`].
     pub(crate) state_file: File,
-    /// Keeps the memory's file, and with it a shared head's lock, for as long as the instance lives.
-    pub(crate) _memory: GuestMemory,
+    /// The memory's file, and with it a shared head's lock.
+    pub(crate) memory: GuestMemory,
     /// Dropped in this order: the background work before the server, the server before the disks.
     pub(crate) hydrations: Vec<Hydration>,
     pub(crate) _disk_server: nbd::Server,
@@ -139,25 +139,12 @@ impl Instance {
 
     /// Asks the guest to power off: through its agent where there is one, else by the power button.
     pub(crate) fn ask_to_power_off(&self) -> Result<()> {
-        let by_agent = self.agent().and_then(|mut agent| agent.shutdown(AGENT_LIMIT));
+        let by_agent = agent(&self.home).and_then(|mut agent| agent.shutdown(AGENT_LIMIT));
         if let Err(error) = by_agent {
             tracing::info!(%error, "no guest agent: pressing the power button");
         }
         // Both, because an agent may accept and then be held up by what it runs in.
         Ok(self.monitor.powerdown()?)
-    }
-
-    /// Tells the guest what time it is, where an agent listens. A guest without one keeps its old time until
-    /// it synchronises by itself.
-    pub(crate) fn set_clock(&self) {
-        match self.agent().and_then(|mut agent| agent.set_time(SystemTime::now(), AGENT_LIMIT)) {
-            Ok(()) => tracing::info!("the guest's clock is set"),
-            Err(error) => tracing::info!(%error, "the guest's clock could not be set: no agent answers"),
-        }
-    }
-
-    fn agent(&self) -> Result<Agent, watari_qemu::Error> {
-        Agent::connect(&self.home.socket(watari_qemu::AGENT_SOCKET), Instant::now() + AGENT_LIMIT)
     }
 
     /// Plugs, unplugs or replaces the first network card.
@@ -184,6 +171,19 @@ impl Instance {
         self.monitor.screendump(&path)?;
         Ok(path)
     }
+}
+
+/// Tells the guest what time it is, where an agent listens. A guest without one keeps its old time until it
+/// synchronises by itself. Takes seconds to find that there is none, so it does not take the instance.
+pub(crate) fn set_clock(home: &MachineHome) {
+    match agent(home).and_then(|mut agent| agent.set_time(SystemTime::now(), AGENT_LIMIT)) {
+        Ok(()) => tracing::info!("the guest's clock is set"),
+        Err(error) => tracing::info!(%error, "the guest's clock could not be set: no agent answers"),
+    }
+}
+
+fn agent(home: &MachineHome) -> Result<Agent, watari_qemu::Error> {
+    Agent::connect(&home.socket(watari_qemu::AGENT_SOCKET), Instant::now() + AGENT_LIMIT)
 }
 
 /// Reads a whole file without moving its offset.

@@ -12,6 +12,7 @@
 //! * [`protocol`] and [`client`]: how the daemon speaks to a keeper;
 //! * `start`: power on, resume, or take over a QEMU whose keeper died;
 //! * `capture`: a snapshot while the guest runs;
+//! * `rewind`: a run is given up for a restore, which goes on with its memory;
 //! * [`heads`]: memory that clones share.
 //!
 //! A keeper lives as long as its machine. When it is killed, QEMU lives on: its guest waits for the disk server
@@ -31,6 +32,7 @@ mod process;
 pub mod protocol;
 mod ram;
 pub mod record;
+mod rewind;
 mod run;
 mod server;
 mod settings;
@@ -41,6 +43,7 @@ mod status;
 pub use error::Error;
 pub use history::StoreSource;
 pub use process::{kill_if_same, process_started};
+pub use rewind::memory_of;
 pub use run::run;
 pub use settings::{Settings, Tracker};
 

@@ -28,6 +28,17 @@ impl GuestMemory {
         Ok(GuestMemory::Own(Arc::new(file.into())))
     }
 
+    /// Memory of `bytes` bytes that whoever started this process left at its standard input.
+    pub(crate) fn from_standard_input(bytes: u64) -> Result<GuestMemory> {
+        let failed = |source| Error::Memory { bytes, source };
+        let file = File::from(std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
+        let found = file.metadata().map_err(failed)?.len();
+        if found != bytes {
+            return Err(failed(std::io::Error::other(format!("standard input has {found} bytes"))));
+        }
+        Ok(GuestMemory::Own(Arc::new(file.into())))
+    }
+
     /// The descriptor for QEMU.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         match self {

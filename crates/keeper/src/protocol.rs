@@ -26,11 +26,23 @@ pub enum Start {
         generation: Generation,
         /// What becomes of the network card.
         network: NetworkStart,
-        /// Whether to map a shared memory head copy-on-write (clones) instead of filling memory of its own.
-        share_memory: bool,
+        /// Where its memory comes from.
+        memory: MemoryFrom,
     },
     /// Take over a QEMU whose keeper died.
     Adopt,
+}
+
+/// Where the memory of a resumed machine comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryFrom {
+    /// Memory of the machine's own, filled from the store.
+    Store,
+    /// A head that clones of the snapshot share, mapped copy-on-write.
+    Head,
+    /// Memory that holds the snapshot already, left by a run that was given up for it: the keeper's standard input.
+    StandardInput,
 }
 
 /// How the start of a keeper went.
@@ -70,6 +82,12 @@ pub enum Request {
     },
     /// End QEMU at once. → [`Status`].
     Kill,
+    /// End QEMU for a restore of a snapshot, after a check that all of it is there. → [`GivenUp`]. After an error
+    /// the machine runs on.
+    GiveUp {
+        /// What is to be restored.
+        snapshot: SnapshotId,
+    },
     /// The screen as a PNG file. → `{"path": …}`, to be removed by the reader.
     Screenshot,
     /// Plug, unplug or replace the network card. → [`Status`].
@@ -139,6 +157,13 @@ pub struct Status {
     pub tracker: String,
     /// Pages of its disks that still lie in the store only.
     pub absent_disk_pages: u64,
+}
+
+/// What is left of a machine that was ended for its restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// Whether QEMU's main memory ([`memory_of`](crate::memory_of)) holds what the snapshot does.
+    pub memory_is_ready: bool,
 }
 
 /// What a checkpoint did and cost.

@@ -16,7 +16,7 @@ use watari_types::MachineName;
 
 use crate::ground::{Ground, last_words};
 use crate::home::{Home, MachineHome};
-use crate::instance::Instance;
+use crate::instance::{Instance, set_clock};
 use crate::process::wait_for_exit;
 use crate::protocol::{Reply, Start, Started};
 use crate::record::{MachineFile, MachineState, Phase};
@@ -107,8 +107,8 @@ fn attend(
     spawn("events", move || events.iter().for_each(|event| notes.note(&event, &board)))?;
     spawn("socket", move || server::serve(listener, desk))?;
     if resumed {
-        let instance = Arc::clone(&instance);
-        spawn("clock", move || instance.lock().unwrap_or_else(PoisonError::into_inner).set_clock())?;
+        let home = home.clone();
+        spawn("clock", move || set_clock(&home))?;
     }
     announce(&Reply::Done(serde_json::to_value(started).map_err(|e| Error::Internal(e.to_string()))?));
     Ok((ending, instance))

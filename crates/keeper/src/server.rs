@@ -13,6 +13,7 @@ use crate::instance::Instance;
 use crate::process::kill_if_same;
 use crate::protocol::{Reply, Request};
 use crate::record::Phase;
+use crate::rewind;
 use crate::run::Ending;
 use crate::status::Board;
 use crate::{Error, Result};
@@ -79,6 +80,12 @@ impl Desk {
             Request::Resume => self.instance().resume()?,
             Request::Stop { limit_ms } => self.stop(Duration::from_millis(limit_ms))?,
             Request::Kill => self.kill()?,
+            Request::GiveUp { snapshot } => {
+                let given_up =
+                    rewind::give_up(&mut self.instance(), snapshot, || self.end("given up for a restore"))?;
+                self.wait_for_end()?;
+                return json(&given_up);
+            }
             Request::Screenshot => {
                 let path = self.instance().screenshot()?;
                 return json(&serde_json::json!({ "path": path }));
@@ -102,9 +109,17 @@ impl Desk {
     }
 
     fn kill(&self) -> Result<()> {
-        self.ending.set("killed");
         // Not through the instance: a capture in progress must not delay this.
+        self.end("killed");
+        self.wait_for_end()
+    }
+
+    fn end(&self, reason: &'static str) {
+        self.ending.set(reason);
         kill_if_same(self.qemu.0, self.qemu.1);
+    }
+
+    fn wait_for_end(&self) -> Result<()> {
         if self.board.wait_for_end(KILL_LIMIT) {
             Ok(())
         } else {

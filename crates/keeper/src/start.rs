@@ -27,7 +27,7 @@ use crate::history::History;
 use crate::instance::{Instance, InstanceRecord};
 use crate::memory::GuestMemory;
 use crate::process::{kill_if_same, process_started};
-use crate::protocol::{NetworkAction, Start};
+use crate::protocol::{MemoryFrom, NetworkAction, Start};
 use crate::record::{NetworkStart, Point, load_json};
 use crate::{Error, Result};
 
@@ -47,9 +47,9 @@ impl Ground {
     pub(crate) fn start(self, how: &Start) -> Result<(Instance, Option<Child>)> {
         match how {
             Start::Boot => self.boot(),
-            Start::Resume { snapshot, generation, network, share_memory } => {
+            Start::Resume { snapshot, generation, network, memory } => {
                 let point = Point { generation: *generation, id: *snapshot };
-                self.resume(point, network, *share_memory)
+                self.resume(point, network, *memory)
             }
             Start::Adopt => self.adopt(),
         }
@@ -72,14 +72,20 @@ impl Ground {
         self.finish(newborn, history, disks, server, memory, ram)
     }
 
-    fn resume(self, point: Point, network: &NetworkStart, share: bool) -> Result<(Instance, Option<Child>)> {
-        let memory = self.memory_for(point, share)?;
+    fn resume(
+        self,
+        point: Point,
+        network: &NetworkStart,
+        memory: MemoryFrom,
+    ) -> Result<(Instance, Option<Child>)> {
+        let is_filled = memory != MemoryFrom::Store;
+        let memory = self.memory_for(point, memory)?;
         let listener = self.listen()?;
         // QEMU takes as long to start as its state takes to be read, and needs none of it for that: it waits at
         // the disk socket meanwhile. Should there be nothing to wait for, the socket is closed and QEMU gives up.
         let (snapshot, newborn) = std::thread::scope(|scope| {
             let newborn = scope.spawn(|| self.spawn(&memory, true));
-            let snapshot = self.load(point, listener, &memory);
+            let snapshot = self.load(point, listener, (!is_filled).then_some(&memory));
             let newborn =
                 newborn.join().unwrap_or_else(|_| Err(Error::Internal("starting QEMU panicked".into())));
             (snapshot, newborn)
@@ -111,17 +117,17 @@ impl Ground {
         Ok((instance, child))
     }
 
-    /// Takes a snapshot out of the store: disks that have its content, and memory where it is not shared.
-    fn load(&self, point: Point, listener: UnixListener, memory: &GuestMemory) -> Result<Loaded> {
+    /// Takes a snapshot out of the store: disks that have its content, and memory where that is to be filled.
+    fn load(&self, point: Point, listener: UnixListener, memory: Option<&GuestMemory>) -> Result<Loaded> {
         let history = self.history_at(point)?;
         let store = history.store();
         let devices = store.device_state(point.id)?.ok_or(Error::NoMemoryImage { snapshot: point.id })?;
         let disks = self.create_disks(&history)?;
         let server = self.serve(listener, &disks)?;
         let table = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?);
-        if let (GuestMemory::Own(fd), Some(table)) = (memory, table) {
+        if let (Some(memory), Some(table)) = (memory, table) {
             let path = Path::new("guest memory");
-            let file = fd.try_clone().map_err(Error::io("fill", path))?;
+            let file = memory.fd().try_clone_to_owned().map_err(Error::io("fill", path))?;
             heads::fill(&File::from(file), path, store, table)?;
         }
         Ok(Loaded { history, devices, disks, server })

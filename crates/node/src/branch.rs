@@ -4,25 +4,27 @@
 //! before they end or create anything.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use watari_keeper::home::MachineHome;
-use watari_keeper::protocol::Start;
+use watari_keeper::memory_of;
+use watari_keeper::protocol::{GivenUp, MemoryFrom, Request, Start};
 use watari_keeper::record::{MachineFile, MachineState, NetworkStart, Phase, Point};
 use watari_store::{Origin, Snapshot};
 use watari_types::{
     Boot, ErrorKind, ErrorReport, MachineConfig, MachineId, MachineName, PAGE_SIZE, PageTable, Region,
-    RegionKind, RegionName, SnapshotId,
+    RegionName, SnapshotId,
 };
 
 use crate::api::{CloneNetwork, CloneRequest, Ready};
 use crate::create::{boot_file, now_unix_ms, random_id, random_mac, sync};
 use crate::network::{Cable, network_after_rollback};
 use crate::node::{Node, OnProgress, hold};
+use crate::supervise::Live;
 use crate::{Error, Result};
 
 impl Node {
@@ -54,38 +56,27 @@ impl Node {
         let returned = running.as_ref().map_or(0, |_| file.config.memory_bytes);
         self.ensure_memory(name, file.config.memory_bytes, returned)?;
         self.ensure_accelerator(&self.qemu()?, progress)?;
-        if let Some(live) = running {
-            self.rehearse(snapshot)?;
-            tracing::debug!(%name, since_request = ?arrived.elapsed(), "the snapshot's memory is whole");
-            self.end_now(name, &live)?;
-            tracing::debug!(%name, since_request = ?arrived.elapsed(), "the machine was ended for its restore");
-        }
-        let start = Start::Resume { snapshot, generation, network, share_memory: false };
-        self.run_keeper(name, &start, progress)?;
+        let memory = match running {
+            Some(live) => self.give_up(name, &live, snapshot)?,
+            None => None,
+        };
+        tracing::debug!(%name, since_request = ?arrived.elapsed(), "nothing runs any more");
+        let from = if memory.is_some() { MemoryFrom::StandardInput } else { MemoryFrom::Store };
+        let start = Start::Resume { snapshot, generation, network, memory: from };
+        self.run_keeper(name, &start, memory, progress)?;
         if is_plugged_wrongly {
             self.unplug(name)?;
         }
         self.ready(name, arrived)
     }
 
-    /// Checks what a resume will read: a running machine is given up only for a snapshot whose memory is there,
-    /// every byte of it. Pages of disks are looked up and not read: there may be very many, and they come when
-    /// the guest asks for them.
-    fn rehearse(&self, snapshot: SnapshotId) -> Result<()> {
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        for (region, table) in &self.store.page_tables(snapshot)? {
-            match region.kind() {
-                RegionKind::Disk => {
-                    if let Some((_, page)) = table.iter().find(|(_, page)| !self.store.contains(page)) {
-                        self.store.read_page(&page, &mut [0; PAGE_SIZE])?;
-                    }
-                }
-                RegionKind::Ram | RegionKind::Boot => {
-                    self.store.check_readable(table.iter(), threads)?;
-                }
-            }
-        }
-        Ok(())
+    /// Ends a running machine for its restore, once its keeper knows that everything a resume will read is there.
+    /// Returns its memory if that holds the snapshot's now.
+    fn give_up(&self, name: &MachineName, live: &Live, snapshot: SnapshotId) -> Result<Option<File>> {
+        let memory = memory_of(live.status().qemu_pid)?;
+        let given_up: GivenUp = self.ask(name, &Request::GiveUp { snapshot }, &|_| {})?;
+        live.wait_for_end()?;
+        Ok(given_up.memory_is_ready.then_some(memory))
     }
 
     /// Makes a new machine of a snapshot. The caller holds the lock of its name.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use watari_keeper::client;
-use watari_keeper::protocol::{Checkpointed, Progress, Request, Start, Status};
+use watari_keeper::protocol::{Checkpointed, MemoryFrom, Progress, Request, Start, Status};
 use watari_keeper::record::{MachineState, Phase};
 use watari_types::{MachineName, RevTarget};
 
@@ -41,7 +41,7 @@ impl Node {
                     snapshot,
                     generation: state.base.map(|base| base.generation).unwrap_or_default(),
                     network: state.network,
-                    share_memory: true,
+                    memory: MemoryFrom::Head,
                 },
                 !self.home.head(snapshot)?.exists(),
             ),
@@ -50,7 +50,7 @@ impl Node {
         let needed = if own_memory { file.config.memory_bytes } else { 0 };
         self.ensure_memory(name, needed, 0)?;
         self.ensure_accelerator(&self.qemu()?, progress)?;
-        self.run_keeper(name, &start, progress)?;
+        self.run_keeper(name, &start, None, progress)?;
         if matches!(start, Start::Boot) && cable == Some(Cable { plugged: false }) {
             self.unplug(name)?;
         }

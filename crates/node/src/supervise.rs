@@ -14,7 +14,7 @@
 //! machine's lock held: by every operation before it decides anything, by the follower of a keeper that died, and
 //! for each machine when the daemon starts. It changes nothing where there is nothing to repair.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -98,7 +98,8 @@ impl Live {
 }
 
 impl Node {
-    /// Starts a keeper and follows it from the moment its guest runs.
+    /// Starts a keeper and follows it from the moment its guest runs. `memory` is for a start that takes it from
+    /// standard input.
     ///
     /// # Errors
     /// [`Error::Closing`] once everything is to end; otherwise what the keeper said. No keeper runs then, and
@@ -107,12 +108,13 @@ impl Node {
         self: &Arc<Self>,
         name: &MachineName,
         start: &Start,
+        memory: Option<File>,
         progress: OnProgress,
     ) -> Result<Started> {
         if self.is_closing() {
             return Err(Error::Closing);
         }
-        match self.spawn_keeper(name, start, progress) {
+        match self.spawn_keeper(name, start, memory, progress) {
             Ok((child, started)) => {
                 self.follow(name, Some(child))?;
                 Ok(started)
@@ -128,6 +130,7 @@ impl Node {
         &self,
         name: &MachineName,
         start: &Start,
+        memory: Option<File>,
         on_progress: OnProgress,
     ) -> Result<(Child, Started)> {
         let machine = self.home.machine(name);
@@ -143,7 +146,7 @@ impl Node {
             .arg(&self.options.tmpfs)
             .args([name.as_str(), &start])
             .env("PATH", &self.options.search_path)
-            .stdin(Stdio::null())
+            .stdin(memory.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()
@@ -224,7 +227,7 @@ impl Node {
     }
 
     fn adopt(self: &Arc<Self>, name: &MachineName) -> Result<()> {
-        let (child, _) = self.spawn_keeper(name, &Start::Adopt, &|_| {})?;
+        let (child, _) = self.spawn_keeper(name, &Start::Adopt, None, &|_| {})?;
         tracing::info!(%name, "a new keeper took over");
         self.follow(name, Some(child))
     }

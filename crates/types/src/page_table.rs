@@ -1,6 +1,6 @@
 //! What a whole region holds: for each page, the hash of its content.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::{PageHash, PageSet, RegionDelta};
@@ -97,6 +97,21 @@ impl PageTable {
         runs
     }
 
+    /// The pages that are not the same in both, in time proportional to what either holds.
+    pub fn differing(&self, other: &PageTable) -> PageSet {
+        let keys: BTreeSet<u32> = self.chunks.keys().chain(other.chunks.keys()).copied().collect();
+        let in_chunk = |key: u32| {
+            let (ours, theirs) = (self.chunks.get(&key), other.chunks.get(&key));
+            let name = |chunk: Option<&Box<Chunk>>, slot: u32| {
+                chunk.map_or(PageHash::ZERO_PAGE, |chunk| chunk.hashes[slot as usize])
+            };
+            (0..CHUNK)
+                .filter(move |slot| name(ours, *slot) != name(theirs, *slot))
+                .map(move |slot| key * CHUNK + slot)
+        };
+        keys.into_iter().flat_map(in_chunk).collect()
+    }
+
     /// How many pages are not zero.
     pub fn len(&self) -> u64 {
         self.chunks.values().map(|c| u64::from(c.non_zero)).sum()
@@ -138,6 +153,13 @@ mod tests {
         assert_eq!(table.get(u32::MAX), a);
         table.set(u32::MAX, PageHash::ZERO_PAGE);
         assert_eq!(table.len(), 3);
+        let mut other = table.clone();
+        assert!(table.differing(&other).is_empty());
+        other.set(4, b);
+        other.set(3, PageHash::ZERO_PAGE);
+        other.set(5_000, a);
+        assert_eq!(table.differing(&other).iter().collect::<Vec<_>>(), [3, 4, 5_000]);
+        assert_eq!(other.differing(&table), table.differing(&other));
         table.set(4, PageHash::ZERO_PAGE);
         table.set(3, PageHash::ZERO_PAGE);
         table.set(70_000, PageHash::ZERO_PAGE);

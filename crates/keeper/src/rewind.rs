@@ -1,0 +1,95 @@
+//! A running machine is given up for one of its snapshots, and its memory is what the next run starts with.
+//!
+//! First, while the guest runs, everything that a resume reads is checked: a machine that runs is not given up for
+//! a snapshot that is damaged. Then memory that was not written since the last snapshot, and is the same in the
+//! snapshot wanted, stays as it is: how long nothing runs depends on what changed, not on the machine's size.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{FallocateFlags, fallocate};
+use watari_qemu::MEMORY_PATH;
+use watari_store::Store;
+use watari_types::{PAGE_SIZE, PageSet, PageTable, RegionKind, RegionName, SnapshotId};
+
+use crate::ground::open_in;
+use crate::instance::Instance;
+use crate::memory::GuestMemory;
+use crate::protocol::GivenUp;
+use crate::ram;
+use crate::{Error, Result};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// The main memory of a QEMU that runs, which outlives it for as long as this is open.
+///
+/// # Errors
+/// There is no such process, or it is not ours.
+pub fn memory_of(qemu_pid: u32) -> Result<File> {
+    open_in(qemu_pid, MEMORY_PATH, false)
+}
+
+/// Checks that everything a resume of `snapshot` reads is there, then has the guest ended by `end`, and turns its
+/// memory into the snapshot's, where it is the machine's own.
+///
+/// # Errors
+/// The machine runs on, unless the store fails right after it was checked.
+pub(crate) fn give_up(instance: &mut Instance, snapshot: SnapshotId, end: impl FnOnce()) -> Result<GivenUp> {
+    let store = instance.history.store().clone();
+    store.refresh()?;
+    let tables = store.page_tables(snapshot)?;
+    check(&store, &tables)?;
+    let GuestMemory::Own(file) = &instance.memory else {
+        end();
+        return Ok(GivenUp { memory_is_ready: false });
+    };
+    let main = ram::main_memory(instance.ram.ranges())?;
+    let (name, nothing) = (&instance.ram.ranges()[main].name, PageTable::default());
+    let wanted = tables.get(name).unwrap_or(&nothing);
+    let mut other = instance.history.table(name).unwrap_or(&nothing).differing(wanted);
+    if let Err(error) = instance.monitor.stop().map_err(Error::from).and_then(|()| instance.ram.scan()) {
+        if instance.is_running() {
+            instance.monitor.cont()?;
+        }
+        return Err(error);
+    }
+    end();
+    other.union_with(&instance.ram.unpublished()[main]);
+    tracing::debug!(pages = other.len(), "memory goes back");
+    bring_back(file, &store, wanted, &other)?;
+    Ok(GivenUp { memory_is_ready: true })
+}
+
+/// Pages of disks are looked up and not read: there may be very many, and they come when the guest asks for them.
+fn check(store: &Store, tables: &BTreeMap<RegionName, PageTable>) -> Result<()> {
+    for (region, table) in tables {
+        match region.kind() {
+            RegionKind::Disk => {
+                if let Some((_, page)) = table.iter().find(|(_, page)| !store.contains(page)) {
+                    store.read_page(&page, &mut [0; PAGE_SIZE])?;
+                }
+            }
+            RegionKind::Ram | RegionKind::Boot => store.check_readable(table.iter(), threads())?,
+        }
+    }
+    Ok(())
+}
+
+fn bring_back(file: impl AsFd, store: &Store, table: &PageTable, pages: &PageSet) -> Result<()> {
+    let failed = |source| Error::Memory { bytes: pages.len() * PAGE, source };
+    let file = File::from(file.as_fd().try_clone_to_owned().map_err(failed)?);
+    let zero: PageSet = pages.iter().filter(|page| table.get(*page).is_zero_page()).collect();
+    for run in zero.runs() {
+        let (start, end) = (u64::from(run.start) * PAGE, u64::from(run.end) * PAGE);
+        fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, end - start)
+            .map_err(|errno| failed(errno.into()))?;
+    }
+    let pages = pages.iter().map(|page| (page, table.get(page)));
+    Ok(store.read_pages(pages, threads(), &|page, bytes| file.write_all_at(bytes, u64::from(page) * PAGE))?)
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get()).min(8)
+}
