@@ -24,9 +24,10 @@ fn what_200_checkpoints_captured_is_right_in_20_random_restores() {
     let lab = Lab::new();
     lab.start_demo(
         "s",
-        "160M",
-        "32M",
-        "watari.run=stamp watari.args=mem=64M,mem-rate=10,disk-rate=2",
+        "192M",
+        "16M",
+        // Most of the memory, all of the disk.
+        "watari.run=stamp watari.args=mem=120M,mem-rate=10,disk-rate=2",
         "STAMP pass=1",
     );
     let mut generations = Vec::new();
