@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use watari_keeper::home::Home;
 
 /// A guest under plain emulation on a busy machine takes its time; only a hang takes this long.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -178,6 +179,10 @@ impl Drop for Lab {
         let is_down = down.status.success() || said.contains("no_daemon");
         if !is_down && !std::thread::panicking() {
             panic!("the daemon is left: {said}\n{}", self.logs());
+        }
+        let heads = Home::open(self.home(), Path::new("/dev/shm")).unwrap().heads_if_any().to_owned();
+        if down.status.success() && heads.exists() && !std::thread::panicking() {
+            panic!("{} is left\n{}", heads.display(), self.logs());
         }
     }
 }
