@@ -1,5 +1,6 @@
 //! A disk's public face.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +36,17 @@ impl Disk {
         let raw = RawFile::create(path, bytes)?;
         let map = Map::create(path, bytes, source.is_some(), |_| Ok(()))?;
         Ok(Disk { engine: Arc::new(Engine::new(raw, map, source)) })
+    }
+
+    /// Makes what is at `path` no disk any more, durably: until the next [`create`](Disk::create) it cannot be
+    /// opened. For whoever is about to change what the disk's pages descend from.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] (nothing changed), [`Error::Io`] (it may still be a disk).
+    pub fn revoke(path: &Path) -> Result<(), Error> {
+        Map::remove(path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", folder))
     }
 
     /// Takes an existing raw file as a disk, all present; every page that is not a hole is unpublished. A file

@@ -203,6 +203,11 @@ impl Error {
                 "qemu.log in the machine's folder says more; `watari doctor` tests the host",
             ),
             Error::Ram(_) => (ErrorKind::Io, "`watari doctor` tests the host"),
+            Error::Disk(watari_disk::Error::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                (ErrorKind::Io, "`watari restore NAME` makes the machine's disks anew from a snapshot")
+            }
             Error::Disk(_) => (ErrorKind::Io, ""),
             Error::OddBlock { .. } | Error::Region(_) | Error::Internal(_) => (ErrorKind::Internal, ""),
         };

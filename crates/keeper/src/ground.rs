@@ -98,6 +98,12 @@ impl Ground {
         (0..self.file.config.disks.len()).map(open).collect()
     }
 
+    /// Makes the machine's disks unusable until [`Ground::create_disks`], durably.
+    pub(crate) fn revoke_disks(&self) -> Result<()> {
+        let disks = 0..self.file.config.disks.len();
+        Ok(disks.into_iter().try_for_each(|index| Disk::revoke(&self.home.disk(index)))?)
+    }
+
     /// New disks with the content of the base, none of it here yet.
     pub(crate) fn create_disks(&self, history: &History) -> Result<Vec<Disk>> {
         let create = |(index, disk): (usize, &watari_types::DiskConfig)| {

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A machine's lock is held from before the first step. Until `cont` a failure ends QEMU and leaves the machine
-//! as it was, except that a resume has replaced its disks.
+//! as it was, except that a resume has replaced its disks and its head: the machine stands at the snapshot then.
 
 use std::fs::File;
 use std::os::unix::net::UnixListener;
@@ -108,7 +108,6 @@ impl Ground {
             Ok(ram)
         })();
         let ram = newborn.keep(started, &self.home)?;
-        history.refs().set_head(point.generation, point.id)?;
         let fresh = self.file.config.nics.first().map(|nic| nic.mac.clone());
         let (mut instance, child) = self.finish(newborn, history, disks, server, memory, ram)?;
         if let (NetworkStart::Fresh, Some(mac)) = (network, fresh) {
@@ -122,6 +121,10 @@ impl Ground {
         let history = self.history_at(point)?;
         let store = history.store();
         let devices = store.device_state(point.id)?.ok_or(Error::NoMemoryImage { snapshot: point.id })?;
+        // The disks and the head, which says what they descend from, change together: between these steps there
+        // are no disks, and all that can be done with the machine is to restore it.
+        self.revoke_disks()?;
+        history.refs().set_head(point.generation, point.id)?;
         let disks = self.create_disks(&history)?;
         let server = self.serve(listener, &disks)?;
         let table = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?);

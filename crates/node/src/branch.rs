@@ -73,10 +73,19 @@ impl Node {
     /// Ends a running machine for its restore, once its keeper knows that everything a resume will read is there.
     /// Returns its memory if that holds the snapshot's now.
     fn give_up(&self, name: &MachineName, live: &Live, snapshot: SnapshotId) -> Result<Option<File>> {
-        let memory = memory_of(live.status().qemu_pid)?;
-        let given_up: GivenUp = self.ask(name, &Request::GiveUp { snapshot }, &|_| {})?;
-        live.wait_for_end()?;
-        Ok(given_up.memory_is_ready.then_some(memory))
+        let memory = memory_of(live.status().qemu_pid).ok();
+        match self.ask::<GivenUp>(name, &Request::GiveUp { snapshot }, &|_| {}) {
+            Ok(given_up) => {
+                live.wait_for_end()?;
+                Ok(memory.filter(|_| given_up.memory_is_ready))
+            }
+            // A machine that is just ending, or whose keeper is, has nothing to give.
+            Err(Error::Report(report)) if report.kind == ErrorKind::NoKeeper => {
+                self.end_now(name, live)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a new machine of a snapshot. The caller holds the lock of its name.
