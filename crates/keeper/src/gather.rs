@@ -50,12 +50,17 @@ impl Gathered {
         let changed = self.changed.entry(region.clone()).or_default();
         for (&page, content) in pages.iter().zip(bytes.as_chunks::<PAGE_SIZE>().0) {
             let hash = PageHash::of(content);
-            if hash == known.map_or(PageHash::ZERO_PAGE, |table| table.get(page)) {
+            let former = known.map_or(PageHash::ZERO_PAGE, |table| table.get(page));
+            if hash == former {
                 changed.remove(&page);
-            } else {
-                self.pack.put(hash, content)?;
-                changed.insert(page, hash);
+                continue;
             }
+            match region.kind() {
+                RegionKind::Ram => self.pack.put_changed(hash, content, &former)?,
+                // Read one by one, while the guest waits.
+                RegionKind::Disk | RegionKind::Boot => self.pack.put(hash, content)?,
+            };
+            changed.insert(page, hash);
         }
         Ok(())
     }

@@ -5,21 +5,26 @@ use std::sync::Arc;
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use watari_types::{PAGE_SIZE, Page};
+use watari_types::{Page, PageHash};
 
 use crate::error::{At, Error};
 use crate::index::Place;
-use crate::pack::{Decoder, PackId};
+use crate::pack::{Decoded, Decoder, PackId};
 
-/// At most 4 MiB of decoded frames.
-const CACHED_FRAMES: NonZeroUsize = NonZeroUsize::new(16).unwrap();
+/// At most 16 MiB of decoded frames: pages that change often are changes of the same others again and again.
+const CACHED_FRAMES: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// A frame by its pack and its number in there.
 type Key = (PackId, u32);
 
+struct Cached {
+    pages: Box<[u8]>,
+    bases: Box<[[u8; 32]]>,
+}
+
 /// Decoded frames, and the decoders that are not in use.
 pub(crate) struct FrameCache {
-    frames: Mutex<LruCache<Key, Arc<[u8]>>>,
+    frames: Mutex<LruCache<Key, Arc<Cached>>>,
     idle: Mutex<Vec<Decoder>>,
 }
 
@@ -28,33 +33,34 @@ impl FrameCache {
         FrameCache { frames: Mutex::new(LruCache::new(CACHED_FRAMES)), idle: Mutex::default() }
     }
 
-    /// Copies the page at `place`.
-    pub(crate) fn read(&self, place: &Place, into: &mut Page) -> Result<(), Error> {
+    /// Copies the page at `place`, or its change: then the name of the page that is to be added.
+    pub(crate) fn read(&self, place: &Place, into: &mut Page) -> Result<Option<PageHash>, Error> {
         let key = (place.pack.id, place.frame);
         let cached = self.frames.lock().get(&key).cloned();
-        let pages = match cached {
-            Some(pages) => pages,
+        let frame = match cached {
+            Some(frame) => frame,
             None => {
                 // Not under the lock: other threads go on, at worst one frame is decoded twice.
-                let pages = self.decode(place)?;
-                self.frames.lock().put(key, Arc::clone(&pages));
-                pages
+                let frame = self.decode(place)?;
+                self.frames.lock().put(key, Arc::clone(&frame));
+                frame
             }
         };
-        into.copy_from_slice(&pages[place.slot as usize * PAGE_SIZE..][..PAGE_SIZE]);
-        Ok(())
+        Ok(Decoded { pages: &frame.pages, bases: &frame.bases }.copy(place.slot, into))
     }
 
-    fn decode(&self, place: &Place) -> Result<Arc<[u8]>, Error> {
+    fn decode(&self, place: &Place) -> Result<Arc<Cached>, Error> {
         let pack = &place.pack;
         let idle = self.idle.lock().pop();
         let mut decoder = match idle {
             Some(decoder) => decoder,
             None => Decoder::new().at("start decompressing", &pack.path)?,
         };
-        let pages = decoder.decode(pack, place.frame).map(Arc::from);
+        let frame = decoder
+            .decode(pack, place.frame)
+            .map(|frame| Arc::new(Cached { pages: frame.pages.into(), bases: frame.bases.into() }));
         decoder.close();
         self.idle.lock().push(decoder);
-        pages
+        frame
     }
 }

@@ -6,7 +6,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use watari_types::PageHash;
 
-use crate::pack::{Pack, PackId};
+use crate::pack::{Kind, Pack, PackId};
 
 /// Where the content of one page is.
 #[derive(Clone)]
@@ -16,6 +16,13 @@ pub(crate) struct Place {
     pub(crate) frame: u32,
     /// The how manieth page of the frame.
     pub(crate) slot: u32,
+}
+
+impl Place {
+    /// Whether the page's bytes are there, and not only how it differs from another.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.pack.frames()[self.frame as usize].kind == Kind::Pages
+    }
 }
 
 /// Every page of every known pack: one table over all packs, so that finding a page does not become slower with
@@ -39,7 +46,8 @@ pub(crate) fn short_hash(page: &PageHash) -> u64 {
 }
 
 impl PageIndex {
-    /// Adds a pack unless it is there. Its copy of a page wins over that of packs added before.
+    /// Adds a pack unless it is there. Its copy of a page wins over that of packs added before, except that a
+    /// change never wins over the page itself: what others are changes of must be found whole.
     pub(crate) fn insert(&mut self, pack: Arc<Pack>) {
         if self.has(pack.id) {
             return;
@@ -48,12 +56,17 @@ impl PageIndex {
         self.packs.push(pack);
         let packs = &self.packs;
         let hash_of = |e: &Entry32| &packs[e.pack as usize].pages()[e.position as usize];
+        let is_whole = |e: &Entry32| packs[e.pack as usize].is_whole(e.position);
         let pages = packs[number as usize].pages();
         self.entries.reserve(pages.len(), |e| short_hash(hash_of(e)));
         for (position, page) in (0..).zip(pages) {
             let entry = Entry32 { pack: number, position };
             match self.entries.entry(short_hash(page), |e| hash_of(e) == page, |e| short_hash(hash_of(e))) {
-                Entry::Occupied(mut occupied) => *occupied.get_mut() = entry,
+                Entry::Occupied(mut known) => {
+                    if is_whole(&entry) || !is_whole(known.get()) {
+                        *known.get_mut() = entry;
+                    }
+                }
                 Entry::Vacant(vacant) => {
                     vacant.insert(entry);
                 }

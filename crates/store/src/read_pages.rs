@@ -1,5 +1,6 @@
 //! Many pages at once: each frame is decoded once, on several threads.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -36,7 +37,7 @@ impl Store {
         threads: usize,
         sink: &(dyn Fn(u32, &[u8]) -> io::Result<()> + Sync),
     ) -> Result<(), Error> {
-        self.each_frame(pages, threads, &|wanted, decoder| match hand_out(wanted, decoder, sink) {
+        self.each_frame(pages, threads, &|wanted, decoder| match self.hand_out(wanted, decoder, sink) {
             Err(e) if e.is_gone() => self.hand_out_singly(wanted, sink),
             done => done,
         })
@@ -49,12 +50,18 @@ impl Store {
         pages: impl Iterator<Item = (u32, PageHash)>,
         threads: usize,
     ) -> Result<(), Error> {
+        let bases = Mutex::new(HashSet::new());
         self.each_frame(pages, threads, &|wanted, decoder| {
             let Place { pack, frame, .. } = &wanted[0].place;
-            match decoder.check_stored(pack, *frame) {
+            match decoder.check(pack, *frame) {
                 Err(e) if e.is_gone() => self.hand_out_singly(wanted, &|_, _| Ok(())),
-                checked => checked,
+                checked => checked.map(|names| bases.lock().extend(names.iter().map(|name| PageHash(*name)))),
             }
+        })?;
+        let bases = (0..).zip(bases.into_inner());
+        self.each_frame(bases, threads, &|wanted, decoder| {
+            let Place { pack, frame, .. } = &wanted[0].place;
+            decoder.check(pack, *frame).map(drop)
         })
     }
 
@@ -97,6 +104,22 @@ impl Store {
         Ok(wanted)
     }
 
+    fn hand_out(&self, wanted: &[Wanted], decoder: &mut Decoder, sink: Sink<'_>) -> Result<(), Error> {
+        let Place { pack, frame, .. } = &wanted[0].place;
+        let content = decoder.decode(pack, *frame)?;
+        if content.bases.is_empty() {
+            return hand_out_runs(wanted, content.pages, sink);
+        }
+        let mut page = [0; PAGE_SIZE];
+        for w in wanted {
+            if let Some(base) = content.copy(w.place.slot, &mut page) {
+                self.complete(&mut page, &base, pack, *frame)?;
+            }
+            hand_over(sink, w.number, &page)?;
+        }
+        Ok(())
+    }
+
     /// For pages whose pack was removed meanwhile because another one holds them now.
     fn hand_out_singly(&self, wanted: &[Wanted], sink: Sink<'_>) -> Result<(), Error> {
         let mut content = [0; PAGE_SIZE];
@@ -124,9 +147,7 @@ impl Wanted {
     }
 }
 
-fn hand_out(wanted: &[Wanted], decoder: &mut Decoder, sink: Sink<'_>) -> Result<(), Error> {
-    let Place { pack, frame, .. } = &wanted[0].place;
-    let content = decoder.decode(pack, *frame)?;
+fn hand_out_runs(wanted: &[Wanted], content: &[u8], sink: Sink<'_>) -> Result<(), Error> {
     for run in wanted.chunk_by(|a, b| b.follows(a)) {
         let from = run[0].place.slot as usize * PAGE_SIZE;
         hand_over(sink, run[0].number, &content[from..][..run.len() * PAGE_SIZE])?;

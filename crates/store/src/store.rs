@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use watari_types::{Page, PageHash};
+use watari_types::{PAGE_SIZE, Page, PageHash};
 
 use crate::error::{At, Error};
 use crate::frames::FrameCache;
 use crate::index::{PageIndex, Place};
 use crate::layout::Layout;
-use crate::pack::{Pack, PackId, PackWriter};
+use crate::pack::{Pack, PackId, PackWriter, add, broken};
 
 /// An open store. Cheap to clone; all clones share one index and one cache. Any number of processes may have
 /// the same folder open.
@@ -109,14 +109,64 @@ impl Store {
             return Ok(());
         }
         if let Some(place) = self.find(page) {
-            match self.0.frames.read(&place, into) {
+            match self.read_at(&place, into) {
                 Err(e) if e.is_gone() => {}
                 done => return done,
             }
         }
         self.refresh()?;
         let place = self.find(page).ok_or_else(|| self.missing(page))?;
-        self.0.frames.read(&place, into)
+        self.read_at(&place, into)
+    }
+
+    fn read_at(&self, place: &Place, into: &mut Page) -> Result<(), Error> {
+        match self.0.frames.read(place, into)? {
+            Some(base) => self.complete(into, &base, &place.pack, place.frame),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a page of a change that `frame` of `pack` holds of the page `base`.
+    pub(crate) fn complete(
+        &self,
+        change: &mut Page,
+        base: &PageHash,
+        pack: &Pack,
+        frame: u32,
+    ) -> Result<(), Error> {
+        let place = self.find_whole(base)?.ok_or_else(|| {
+            let frame = &pack.frames()[frame as usize];
+            broken(pack, frame, format_args!("holds changes of page {base}, which is nowhere"))
+        })?;
+        let mut content = [0; PAGE_SIZE];
+        self.0.frames.read(&place, &mut content)?;
+        add(change, &content);
+        Ok(())
+    }
+
+    /// Where a page is with its bytes. Looks for new packs once.
+    fn find_whole(&self, page: &PageHash) -> Result<Option<Place>, Error> {
+        let find = || self.find(page).filter(Place::is_whole);
+        match find() {
+            None => self.refresh().map(|()| find()),
+            found => Ok(found),
+        }
+    }
+
+    /// The page that a change of `page` is best stored as a change of, with its content: `page` itself, or if that
+    /// is only there as a change, what it is a change of. So a page is never more than one step from its bytes.
+    /// `None` if neither can be read, or the page is zero.
+    pub(crate) fn base_for(&self, page: &PageHash) -> Option<(PageHash, Page)> {
+        let mut content = [0; PAGE_SIZE];
+        let place = self.find(page)?;
+        match self.0.frames.read(&place, &mut content).ok()? {
+            None => Some((*page, content)),
+            Some(base) => {
+                let place = self.find(&base).filter(Place::is_whole)?;
+                self.0.frames.read(&place, &mut content).ok()?;
+                Some((base, content))
+            }
+        }
     }
 
     /// Begins a new pack. Pages that are in the store by now, whoever put them there, will not be written again.

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use watari_types::{ErrorReport, MachineId, PageHash, SnapshotId};
+use watari_types::{ErrorReport, MachineId, PAGE_SIZE, PageHash, SnapshotId};
 
 use crate::error::{At, Error};
 use crate::manifest::{Manifest, Run};
-use crate::pack::{Decoder, Pack, PackId};
+use crate::pack::{Decoder, Pack, PackId, broken};
 use crate::store::Store;
 
 /// How far verifying has come.
@@ -76,7 +76,8 @@ impl Store {
         if machine.is_none() {
             frames.extend(self.packs().iter().flat_map(frames_of));
         }
-        let check = FrameCheck::new(frames.into_iter().map(|((_, frame), pack)| (pack, frame)).collect());
+        let check =
+            FrameCheck::new(self, frames.into_iter().map(|((_, frame), pack)| (pack, frame)).collect());
         damaged.append(&mut check.run(progress).at("start decompressing", &self.layout().root)?);
         damaged.sort();
         damaged.dedup();
@@ -162,17 +163,18 @@ impl Walk<'_> {
 }
 
 /// Frames being checked by several threads.
-struct FrameCheck {
+struct FrameCheck<'a> {
+    store: &'a Store,
     frames: Vec<(Arc<Pack>, u32)>,
     next: AtomicUsize,
     done: AtomicU64,
     total: u64,
 }
 
-impl FrameCheck {
-    fn new(frames: Vec<(Arc<Pack>, u32)>) -> FrameCheck {
+impl<'a> FrameCheck<'a> {
+    fn new(store: &'a Store, frames: Vec<(Arc<Pack>, u32)>) -> FrameCheck<'a> {
         let total = frames.iter().map(|(pack, frame)| u64::from(pack.frames()[*frame as usize].pages)).sum();
-        FrameCheck { frames, next: AtomicUsize::new(0), done: AtomicU64::new(0), total }
+        FrameCheck { store, frames, next: AtomicUsize::new(0), done: AtomicU64::new(0), total }
     }
 
     /// Checks all frames; what is wrong with them. Fails only if there is no memory to begin with.
@@ -190,6 +192,23 @@ impl FrameCheck {
         Ok(damaged.into_inner())
     }
 
+    /// Checks that a frame is what was written, and holds the pages the index says.
+    fn frame(&self, decoder: &mut Decoder, pack: &Arc<Pack>, number: u32) -> Result<(), Error> {
+        decoder.check(pack, number)?;
+        let content = decoder.decode(pack, number)?;
+        let frame = &pack.frames()[number as usize];
+        let mut page = [0; PAGE_SIZE];
+        for (slot, name) in (0..).zip(pack.pages_of(frame)) {
+            if let Some(base) = content.copy(slot, &mut page) {
+                self.store.complete(&mut page, &base, pack, number)?;
+            }
+            if PageHash::of(&page) != *name {
+                return Err(broken(pack, frame, "holds other pages than the index says"));
+            }
+        }
+        Ok(())
+    }
+
     fn work(
         &self,
         progress: &(dyn Fn(VerifyProgress) + Sync),
@@ -197,7 +216,7 @@ impl FrameCheck {
     ) -> io::Result<()> {
         let mut decoder = Decoder::new()?;
         while let Some((pack, frame)) = self.frames.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(e) = decoder.check(pack, *frame) {
+            if let Err(e) = self.frame(&mut decoder, pack, *frame) {
                 damaged.lock().push(Damage::new(&pack.path, &e));
             }
             let pages = u64::from(pack.frames()[*frame as usize].pages);

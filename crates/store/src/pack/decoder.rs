@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use watari_types::{PAGE_SIZE, PageHash};
+use watari_types::{PAGE_SIZE, Page, PageHash};
 use zstd::bulk::Decompressor;
 
 use super::format::{FRAME_BYTES, Frame};
@@ -47,42 +47,31 @@ impl Decoder {
         })
     }
 
-    /// The pages of a frame, one after the other. Relies on the frame's checksum: the pages are not hashed.
-    pub(crate) fn decode(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<&[u8], Error> {
+    /// What a frame holds. Relies on the frame's checksum: the pages are not hashed.
+    pub(crate) fn decode(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<Decoded<'_>, Error> {
         self.fetch(pack, frame)?;
         let frame = &pack.frames()[frame as usize];
+        let (names, compressed) = self.stored.split_at(frame.names_bytes());
         self.pages.clear();
         let bytes = self
             .zstd
-            .decompress_to_buffer(&self.stored, &mut self.pages)
+            .decompress_to_buffer(compressed, &mut self.pages)
             .map_err(|e| broken(pack, frame, format_args!("does not decompress: {e}")))?;
         if bytes != frame.pages as usize * PAGE_SIZE {
             let what = format_args!("holds {bytes} bytes instead of {} pages", frame.pages);
             return Err(broken(pack, frame, what));
         }
-        Ok(&self.pages)
+        Ok(Decoded { pages: &self.pages, bases: names.as_chunks().0 })
     }
 
-    /// Checks that a frame is, bit by bit, what was written.
-    pub(crate) fn check_stored(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<(), Error> {
+    /// Checks that a frame is, bit by bit, what was written. The names of the pages it needs besides.
+    pub(crate) fn check(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<&[[u8; 32]], Error> {
         self.fetch(pack, frame)?;
         let frame = &pack.frames()[frame as usize];
         if *blake3::hash(&self.stored).as_bytes() == frame.hash {
-            return Ok(());
+            return Ok(self.stored[..frame.names_bytes()].as_chunks().0);
         }
         Err(broken(pack, frame, "is not the one that was written"))
-    }
-
-    /// Checks that besides a frame holds the pages the index says.
-    pub(crate) fn check(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<(), Error> {
-        self.check_stored(pack, frame)?;
-        self.decode(pack, frame)?;
-        let frame = &pack.frames()[frame as usize];
-        let (pages, _) = self.pages.as_chunks::<PAGE_SIZE>();
-        if pages.iter().map(PageHash::of).eq(pack.pages_of(frame).iter().copied()) {
-            return Ok(());
-        }
-        Err(broken(pack, frame, "holds other pages than the index says"))
     }
 
     /// Lets go of the file, so that it does not occupy the disk once it is removed.
@@ -91,6 +80,28 @@ impl Decoder {
     }
 }
 
-fn broken(pack: &Pack, frame: &Frame, what: impl fmt::Display) -> Error {
+/// The content of a frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Decoded<'a> {
+    /// The pages, one after the other, or their changes.
+    pub(crate) pages: &'a [u8],
+    /// What they are changes of, one for each; nothing for whole pages.
+    pub(crate) bases: &'a [[u8; 32]],
+}
+
+impl Decoded<'_> {
+    /// Copies a page, or its change: then the name of the page that is to be added ([`add`]).
+    pub(crate) fn copy(&self, slot: u32, into: &mut Page) -> Option<PageHash> {
+        into.copy_from_slice(&self.pages[slot as usize * PAGE_SIZE..][..PAGE_SIZE]);
+        self.bases.get(slot as usize).map(|base| PageHash(*base))
+    }
+}
+
+/// Makes a page of a change and what it is a change of, or a change of two pages.
+pub(crate) fn add(page: &mut Page, base: &Page) {
+    page.iter_mut().zip(base).for_each(|(byte, base)| *byte ^= base);
+}
+
+pub(crate) fn broken(pack: &Pack, frame: &Frame, what: impl fmt::Display) -> Error {
     Error::damaged(&pack.path, format!("the frame at byte {} {what}", frame.offset))
 }

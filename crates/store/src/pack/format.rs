@@ -46,15 +46,35 @@ impl fmt::Display for PackId {
     }
 }
 
+/// What a frame's content says about its pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Their bytes.
+    Pages,
+    /// Where they differ from other pages, whose names come first.
+    Changes,
+}
+
 /// Where a frame is and what is in it.
 #[derive(Clone)]
 pub(crate) struct Frame {
+    pub(crate) kind: Kind,
     pub(crate) offset: u64,
     pub(crate) bytes: u32,
     /// The position of its first page among all pages of the pack.
     pub(crate) first_page: u32,
     pub(crate) pages: u32,
     pub(crate) hash: [u8; 32],
+}
+
+impl Frame {
+    /// How many of its bytes are names of other pages.
+    pub(crate) fn names_bytes(&self) -> usize {
+        match self.kind {
+            Kind::Pages => 0,
+            Kind::Changes => self.pages as usize * HASH_BYTES as usize,
+        }
+    }
 }
 
 /// What is in a pack, and where.
@@ -86,7 +106,8 @@ impl Index {
         for frame in &self.frames {
             bytes.extend(frame.offset.to_le_bytes());
             bytes.extend(frame.bytes.to_le_bytes());
-            bytes.extend(frame.pages.to_le_bytes());
+            bytes.extend((frame.pages as u16).to_le_bytes());
+            bytes.extend((frame.kind as u16).to_le_bytes());
             bytes.extend(frame.hash);
         }
         for page in &self.pages {
@@ -108,15 +129,17 @@ impl Index {
         };
         let mut first_page = 0_u32;
         for _ in 0..frame_count {
-            let frame = Frame {
-                offset: parser.u64()?,
-                bytes: parser.u32()?,
-                pages: parser.u32()?,
-                first_page,
-                hash: parser.array()?,
+            let (offset, bytes) = (parser.u64()?, parser.u32()?);
+            let pages = u32::from(u16::from_le_bytes(parser.array()?));
+            let kind = match u16::from_le_bytes(parser.array()?) {
+                0 => Kind::Pages,
+                1 => Kind::Changes,
+                _ => return Err(Defect::new("its index tells of frames of an unknown kind")),
             };
+            let frame = Frame { kind, offset, bytes, pages, first_page, hash: parser.array()? };
             let sound = frame.offset == index.end_of_frames()
                 && frame.bytes <= MAX_STORED_FRAME
+                && frame.bytes as usize >= frame.names_bytes()
                 && (1..=PAGES_PER_FRAME as u32).contains(&frame.pages);
             first_page = match first_page.checked_add(frame.pages) {
                 Some(next) if sound => next,
@@ -191,7 +214,12 @@ mod tests {
     use super::*;
 
     fn index(frames: &[(u64, u32, u32)], pages: usize) -> Vec<u8> {
-        let frame = |&(offset, bytes, pages)| Frame { offset, bytes, first_page: 0, pages, hash: [1; 32] };
+        index_of(Kind::Pages, frames, pages)
+    }
+
+    fn index_of(kind: Kind, frames: &[(u64, u32, u32)], pages: usize) -> Vec<u8> {
+        let frame =
+            |&(offset, bytes, pages)| Frame { kind, offset, bytes, first_page: 0, pages, hash: [1; 32] };
         Index { frames: frames.iter().map(frame).collect(), pages: vec![PageHash([2; 32]); pages] }.encode()
     }
 
@@ -210,7 +238,17 @@ mod tests {
             (index(&[(16, u32::MAX, 1)], 1), 16 + u64::from(u32::MAX)),
             (index(&[], 0), 16),
             (good, 47),
+            (index_of(Kind::Changes, &[(16, 63, 2)], 2), 79),
+            (
+                {
+                    let mut unknown = index(&[(16, 10, 1)], 1);
+                    unknown[22] = 2;
+                    unknown
+                },
+                26,
+            ),
         ];
+        assert!(Index::decode(&index_of(Kind::Changes, &[(16, 64, 2)], 2), 80).is_ok());
         for (number, (bytes, end)) in bad.iter().enumerate() {
             assert!(Index::decode(bytes, *end).is_err(), "{number}");
         }

@@ -1,11 +1,12 @@
-//! Packs: many pages in one file, compressed in frames, with an index at the end.
+//! Packs: many pages in one file, compressed in frames, with an index at the end. A page is stored with its bytes,
+//! or as a change of another one, which is a matter of its frame alone: names and indexes are the same for both.
 
 mod decoder;
 mod format;
 mod reader;
 mod writer;
 
-pub(crate) use decoder::Decoder;
-pub(crate) use format::PackId;
+pub(crate) use decoder::{Decoded, Decoder, add, broken};
+pub(crate) use format::{Kind, PackId};
 pub(crate) use reader::Pack;
 pub use writer::{PackStats, PackWriter};

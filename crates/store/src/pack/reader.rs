@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use watari_types::PageHash;
 
-use super::format::{FOOTER_BYTES, Footer, Frame, HEADER_BYTES, Index, MIN_BYTES, PackId};
+use super::format::{FOOTER_BYTES, Footer, Frame, HEADER_BYTES, Index, Kind, MIN_BYTES, PackId};
 use crate::error::Error;
 use crate::files;
 
@@ -52,6 +52,11 @@ impl Pack {
     /// The hashes of the pages of one frame.
     pub(crate) fn pages_of(&self, frame: &Frame) -> &[PageHash] {
         &self.index.pages[frame.first_page as usize..][..frame.pages as usize]
+    }
+
+    /// Whether the page at `position` is stored with its bytes.
+    pub(crate) fn is_whole(&self, position: u32) -> bool {
+        self.index.frames[self.frame_of(position).0 as usize].kind == Kind::Pages
     }
 
     /// In which frame the page at `position` is, and as the how manieth.

@@ -4,13 +4,22 @@ use hashbrown::HashTable;
 use watari_types::{PAGE_SIZE, Page, PageHash};
 use zstd::bulk::Compressor;
 
-use super::format::{self, FRAME_BYTES, Footer, Frame, Index, PackId};
+use super::decoder::add;
+use super::format::{self, FRAME_BYTES, Footer, Frame, Index, Kind, PAGES_PER_FRAME, PackId};
 use super::reader::Pack;
 use crate::compress::compressor;
 use crate::error::{At, Error};
 use crate::files::NewFile;
 use crate::index::short_hash;
 use crate::store::Store;
+
+/// A page is stored as a change if at most so many of its bytes are others.
+const MOST_CHANGED: usize = PAGE_SIZE / 2;
+/// Finding out what a page was before may mean decompressing 64 pages. After so many tries of which not half led to
+/// anything, no more are made for this pack,
+const FIRST_TRIES: u32 = 64;
+/// and in any case after so many: an eighth of a second on one core.
+const MOST_TRIES: u32 = 1024;
 
 /// What a finished pack holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,10 +39,28 @@ pub struct PackWriter {
     file: NewFile,
     zstd: Compressor<'static>,
     index: Index,
-    positions: HashTable<u32>,
-    /// The pages of the frame that is not full yet.
-    raw: Vec<u8>,
+    /// Every page put so far.
+    known: HashTable<PageHash>,
+    /// The frames that are not full yet.
+    whole: OpenFrame,
+    changes: OpenFrame,
+    tries: u32,
+    successes: u32,
     stored: Vec<u8>,
+}
+
+/// The pages of a frame that is not written yet.
+struct OpenFrame {
+    kind: Kind,
+    names: Vec<PageHash>,
+    bases: Vec<PageHash>,
+    raw: Vec<u8>,
+}
+
+impl OpenFrame {
+    fn new(kind: Kind) -> OpenFrame {
+        OpenFrame { kind, names: Vec::new(), bases: Vec::new(), raw: Vec::with_capacity(FRAME_BYTES) }
+    }
 }
 
 impl PackWriter {
@@ -46,9 +73,12 @@ impl PackWriter {
             file,
             zstd,
             index: Index::default(),
-            positions: HashTable::new(),
-            raw: Vec::with_capacity(FRAME_BYTES),
-            stored: Vec::with_capacity(zstd::zstd_safe::compress_bound(FRAME_BYTES)),
+            known: HashTable::new(),
+            whole: OpenFrame::new(Kind::Pages),
+            changes: OpenFrame::new(Kind::Changes),
+            tries: 0,
+            successes: 0,
+            stored: Vec::new(),
         })
     }
 
@@ -56,51 +86,104 @@ impl PackWriter {
     ///
     /// After an error the page is not in the pack, and everything else is as before.
     pub fn put(&mut self, hash: PageHash, page: &Page) -> Result<bool, Error> {
-        if self.has(&hash) || self.store.contains(&hash) {
+        if self.has(&hash) {
             return Ok(false);
         }
-        if self.raw.len() == FRAME_BYTES {
-            self.write_frame()?;
+        self.add(hash, page, None)?;
+        Ok(true)
+    }
+
+    /// Like [`PackWriter::put`], for a page that took the place of the page `former`: it may be stored as a change
+    /// of that. Reading it takes longer then, which suits pages that are read many at a time.
+    pub fn put_changed(&mut self, hash: PageHash, page: &Page, former: &PageHash) -> Result<bool, Error> {
+        if self.has(&hash) {
+            return Ok(false);
         }
-        let position = u32::try_from(self.index.pages.len())
-            .map_err(|_| Error::BadDraft("a pack holds at most 16 TiB".to_owned()))?;
-        let pages = &mut self.index.pages;
-        pages.push(hash);
-        self.positions.insert_unique(short_hash(&hash), position, |at| short_hash(&pages[*at as usize]));
-        self.raw.extend_from_slice(page);
+        match self.change_of(page, former) {
+            Some((base, change)) => self.add(hash, &change, Some(base))?,
+            None => self.add(hash, page, None)?,
+        }
         Ok(true)
     }
 
     fn has(&self, hash: &PageHash) -> bool {
-        self.positions.find(short_hash(hash), |at| self.index.pages[*at as usize] == *hash).is_some()
+        self.known.find(short_hash(hash), |known| known == hash).is_some() || self.store.contains(hash)
     }
 
-    fn write_frame(&mut self) -> Result<(), Error> {
+    /// How the page differs from what it was, or from what that is a change of; if it is worth it.
+    fn change_of(&mut self, page: &Page, former: &PageHash) -> Option<(PageHash, Page)> {
+        let hopeless = self.tries >= FIRST_TRIES && self.successes < self.tries / 2;
+        if hopeless || self.tries >= MOST_TRIES || former.is_zero_page() {
+            return None;
+        }
+        self.tries += 1;
+        let (base, mut change) = self.store.base_for(former)?;
+        add(&mut change, page);
+        let changed = change.iter().filter(|byte| **byte != 0).count();
+        if changed > MOST_CHANGED {
+            return None;
+        }
+        self.successes += 1;
+        Some((base, change))
+    }
+
+    fn add(&mut self, hash: PageHash, content: &Page, base: Option<PageHash>) -> Result<(), Error> {
+        let kind = if base.is_some() { Kind::Changes } else { Kind::Pages };
+        if self.open(kind).names.len() == PAGES_PER_FRAME {
+            self.write_frame(kind)?;
+        }
+        if u32::try_from(self.known.len()).is_err() {
+            return Err(Error::BadDraft("a pack holds at most 16 TiB".to_owned()));
+        }
+        let open = self.open(kind);
+        open.names.push(hash);
+        open.bases.extend(base);
+        open.raw.extend_from_slice(content);
+        self.known.insert_unique(short_hash(&hash), hash, short_hash);
+        Ok(())
+    }
+
+    fn open(&mut self, kind: Kind) -> &mut OpenFrame {
+        match kind {
+            Kind::Pages => &mut self.whole,
+            Kind::Changes => &mut self.changes,
+        }
+    }
+
+    fn write_frame(&mut self, kind: Kind) -> Result<(), Error> {
+        let open = match kind {
+            Kind::Pages => &mut self.whole,
+            Kind::Changes => &mut self.changes,
+        };
+        let compressed = self.zstd.compress(&open.raw).at("compress pages for", &self.store.layout().root)?;
         self.stored.clear();
-        self.zstd
-            .compress_to_buffer(&self.raw, &mut self.stored)
-            .at("compress pages for", &self.store.layout().root)?;
+        open.bases.iter().for_each(|base| self.stored.extend(base.0));
+        self.stored.extend(compressed);
         let offset = self.index.end_of_frames();
         self.file.write_at(&self.stored, offset)?;
-        let pages = (self.raw.len() / PAGE_SIZE) as u32;
         self.index.frames.push(Frame {
+            kind: open.kind,
             offset,
             bytes: self.stored.len() as u32,
-            first_page: self.index.pages.len() as u32 - pages,
-            pages,
+            first_page: self.index.pages.len() as u32,
+            pages: open.names.len() as u32,
             hash: *blake3::hash(&self.stored).as_bytes(),
         });
-        self.raw.clear();
+        self.index.pages.append(&mut open.names);
+        open.bases.clear();
+        open.raw.clear();
         Ok(())
     }
 
     /// Makes the pack durable and its pages visible to everyone. A pack without pages writes nothing.
     pub fn finish(mut self) -> Result<PackStats, Error> {
+        for kind in [Kind::Pages, Kind::Changes] {
+            if !self.open(kind).names.is_empty() {
+                self.write_frame(kind)?;
+            }
+        }
         if self.index.pages.is_empty() {
             return Ok(PackStats::default());
-        }
-        if !self.raw.is_empty() {
-            self.write_frame()?;
         }
         let index = self.index.encode();
         let footer = Footer {

@@ -17,11 +17,24 @@ struct Scene {
     folder: TempDir,
     id: SnapshotId,
     pack: PathBuf,
+    /// Another pack, which holds the last page as a change of the first one's first.
+    changes: PathBuf,
     manifest: PathBuf,
 }
 
+/// The last page.
+fn changed() -> Page {
+    let mut page = TINY[0];
+    page[77] = 7;
+    page
+}
+
+fn packs(root: &Path) -> Vec<PathBuf> {
+    fs::read_dir(root.join("packs")).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
 impl Scene {
-    /// A store with one snapshot of three pages.
+    /// A store with one snapshot of four pages.
     fn new() -> Scene {
         let (folder, store) = store();
         let mut pack = store.new_pack().unwrap();
@@ -29,15 +42,26 @@ impl Scene {
             pack.put(PageHash::of(page), page).unwrap();
         }
         pack.finish().unwrap();
-        let disk = (5..).zip(TINY.iter().map(PageHash::of)).chain([(9, PageHash::ZERO_PAGE)]).collect();
+        let root = folder.path().join("store");
+        let first = packs(&root).remove(0);
+        let mut pack = store.new_pack().unwrap();
+        pack.put_changed(PageHash::of(&changed()), &changed(), &PageHash::of(&TINY[0])).unwrap();
+        pack.finish().unwrap();
+        let changes = packs(&root).into_iter().find(|path| *path != first).unwrap();
+        let pages = TINY.iter().chain([&changed()]).map(PageHash::of).collect::<Vec<_>>();
+        let disk = (5..).zip(pages).chain([(9, PageHash::ZERO_PAGE)]).collect();
         let delta = [(RegionName::disk(0), disk)].into();
         let (id, _) = store.publish(&draft(1, None), &delta, Some(b"devices"), &key()).unwrap();
         store.refs(MACHINE).add(Generation(1), id).unwrap();
         store.refs(MACHINE).set_head(Generation(1), id).unwrap();
         store.refs(MACHINE).tag("good", id).unwrap();
-        let root = folder.path().join("store");
-        let pack = fs::read_dir(root.join("packs")).unwrap().next().unwrap().unwrap().path();
-        Scene { folder, id, pack, manifest: root.join("snapshots").join(format!("{id}.snap")) }
+        Scene {
+            folder,
+            id,
+            pack: first,
+            changes,
+            manifest: root.join("snapshots").join(format!("{id}.snap")),
+        }
     }
 
     fn open(&self) -> Store {
@@ -62,7 +86,7 @@ impl Scene {
             Error::Damaged { .. } | Error::NewerFormat { .. } => {}
             other => panic!("{what}: {other:?}"),
         };
-        for page in &TINY {
+        for page in TINY.iter().chain([&changed()]) {
             let mut read = [0; PAGE_SIZE];
             match store.read_page(&PageHash::of(page), &mut read) {
                 Ok(()) => assert_eq!(read, *page, "{what}: a wrong page"),
@@ -74,7 +98,7 @@ impl Scene {
             Err(e) => allow(e),
         }
         match store.page_tables(self.id) {
-            Ok(tables) => assert_eq!(tables[&RegionName::disk(0)].len(), 3, "{what}: a wrong table"),
+            Ok(tables) => assert_eq!(tables[&RegionName::disk(0)].len(), 4, "{what}: a wrong table"),
             Err(e) => allow(e),
         }
         match store.device_state(self.id) {
@@ -89,7 +113,7 @@ impl Scene {
 fn every_flipped_bit_is_found_and_never_read() {
     let scene = Scene::new();
     let refs = ["head", "snapshots/1", "tags/good"].map(|name| scene.ref_file(name));
-    for file in [&scene.pack, &scene.manifest].into_iter().chain(&refs) {
+    for file in [&scene.pack, &scene.changes, &scene.manifest].into_iter().chain(&refs) {
         let whole = fs::read(file).unwrap();
         // A manifest is long, but all of it is hashed: one bit of each byte will do.
         let step = if *file == scene.manifest { 9 } else { 1 };
@@ -107,7 +131,7 @@ fn every_flipped_bit_is_found_and_never_read() {
 fn a_file_cut_off_anywhere_is_found() {
     let scene = Scene::new();
     let refs = ["head", "snapshots/1", "tags/good"].map(|name| scene.ref_file(name));
-    for file in [&scene.pack, &scene.manifest].into_iter().chain(&refs) {
+    for file in [&scene.pack, &scene.changes, &scene.manifest].into_iter().chain(&refs) {
         let whole = fs::read(file).unwrap();
         for length in 0..whole.len() {
             scene.must_notice(file, &whole[..length], &format!("{} cut to {length}", file.display()));
@@ -123,13 +147,18 @@ fn a_missing_file_is_found_and_the_one_that_needs_it_is_named() {
     let name = |path: &Path| path.display().to_string();
     fs::rename(&scene.pack, scene.pack.with_extension("away")).unwrap();
     let found = damage(&scene.open());
-    assert!(found[0].starts_with(&name(&scene.manifest)) && found[0].contains("3 of its pages"), "{found:?}");
+    let names = |path: &Path, what: &str| {
+        found.iter().any(|line| line.starts_with(&name(path)) && line.contains(what))
+    };
+    assert!(names(&scene.manifest, "3 of its pages"), "{found:?}");
+    assert!(names(&scene.changes, "which is nowhere"), "{found:?}");
     let error = scene.open().read_page(&PageHash::of(&TINY[0]), &mut [0; PAGE_SIZE]).unwrap_err();
     assert!(matches!(error, Error::MissingPage { .. }), "{error}");
 
     fs::rename(&scene.manifest, scene.manifest.with_extension("away")).unwrap();
     let found = damage(&scene.open());
-    assert!(found[0].starts_with(&name(scene.ref_file("head").parent().unwrap())), "{found:?}");
+    let refs = name(scene.ref_file("head").parent().unwrap());
+    assert!(found.iter().any(|line| line.starts_with(&refs)), "{found:?}");
 }
 
 #[test]
@@ -150,6 +179,23 @@ fn a_damaged_pack_leaves_the_rest_usable_and_its_pages_can_be_stored_again() {
     pack.finish().unwrap();
     store.read_page(&PageHash::of(&TINY[0]), &mut read).unwrap();
     assert_eq!(read, TINY[0]);
+}
+
+#[test]
+fn what_a_page_is_a_change_of_is_checked_with_it() {
+    let scene = Scene::new();
+    let wanted = || [(5, PageHash::of(&changed()))].into_iter();
+    scene.open().check_readable(wanted(), 2).unwrap();
+    for file in [&scene.pack, &scene.changes] {
+        let whole = fs::read(file).unwrap();
+        let mut flipped = whole.clone();
+        // In its only frame.
+        flipped[20] ^= 1;
+        fs::write(file, flipped).unwrap();
+        let error = scene.open().check_readable(wanted(), 2).unwrap_err();
+        assert!(matches!(&error, Error::Damaged { path, .. } if path == file), "{error}");
+        fs::write(file, whole).unwrap();
+    }
 }
 
 #[test]

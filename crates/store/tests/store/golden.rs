@@ -11,6 +11,8 @@ use crate::support::*;
 
 const PACK: &str = include_str!("golden/tiny.pack.hex");
 const SNAPSHOT: &str = include_str!("golden/tiny.snap.hex");
+const CHANGES: &str = include_str!("golden/changes.pack.hex");
+const CHANGES_ID: &str = "9b99a97a7336da3793b20fa80d569df69b80b873cf32b84e4014a824addec69f";
 const PACK_ID: &str = "43eb475880891348c655fa525977aec3772214a7dfc6be011d35df2d7d597985";
 const SNAPSHOT_ID: &str = "f128b0b96b4e93e8dbbc6a8b05a5d2bc2e9fd410087e65e85622ab3b714e7318";
 const HEAD: &str = "1 f128b0b96b4e93e8dbbc6a8b05a5d2bc2e9fd410087e65e85622ab3b714e7318 dd2716d1\n";
@@ -43,6 +45,39 @@ fn what_was_written_once_is_read_for_ever() {
     }
     let report = store.verify(None, &|_| ()).unwrap();
     assert_eq!((report.snapshots_checked, report.pages_checked, report.damaged), (1, 3, vec![]));
+}
+
+/// The first of [`pages`] with another byte, as a change of it.
+fn changed() -> [u8; PAGE_SIZE] {
+    let mut page = pages()[0].1;
+    page[77] = 7;
+    page
+}
+
+#[test]
+fn a_change_that_was_written_once_is_read_for_ever() {
+    let (folder, store) = store();
+    let root = folder.path().join("store");
+    fs::write(root.join(format!("packs/{PACK_ID}.pack")), bytes(PACK)).unwrap();
+    fs::write(root.join(format!("packs/{CHANGES_ID}.pack")), bytes(CHANGES)).unwrap();
+    let mut read = [0; PAGE_SIZE];
+    store.read_page(&PageHash::of(&changed()), &mut read).unwrap();
+    assert_eq!(read, changed());
+    assert_eq!(damage(&store), [""; 0]);
+}
+
+#[test]
+fn a_change_is_written_with_the_frozen_bytes() {
+    let (folder, store) = store();
+    let root = folder.path().join("store");
+    fs::write(root.join(format!("packs/{PACK_ID}.pack")), bytes(PACK)).unwrap();
+    let mut pack = store.new_pack().unwrap();
+    assert!(pack.put_changed(PageHash::of(&changed()), &changed(), &PageHash::of(&pages()[0].1)).unwrap());
+    pack.finish().unwrap();
+    let written = fs::read_dir(root.join("packs")).unwrap().map(|entry| entry.unwrap().path());
+    let written: Vec<_> = written.filter(|path| path.file_stem().unwrap() != PACK_ID).collect();
+    assert_eq!(lines(&fs::read(&written[0]).unwrap()), CHANGES);
+    assert_eq!((written.len(), written[0].file_stem().unwrap()), (1, CHANGES_ID.as_ref()));
 }
 
 #[test]
