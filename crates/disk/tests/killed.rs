@@ -38,7 +38,7 @@ fn child_that_writes_until_it_is_killed() {
     let mut parent = UnixStream::connect(folder.join("acknowledged")).unwrap();
     let _hydration = disk.hydrate();
     let mut page = [0; PAGE_SIZE];
-    for number in 0.. {
+    for number in 0..=u64::MAX {
         let (at, data) = write(number);
         disk.write_at(at as u64, &data).unwrap();
         parent.write_all(&number.to_le_bytes()).unwrap();

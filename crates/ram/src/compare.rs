@@ -82,7 +82,7 @@ fn refresh(memory: &ProcessMemory, range: &Range, fingerprints: &mut [u128]) -> 
             if let Err(error) = memory.read_pages(range, &pages, bytes) {
                 return (changed, Err(error));
             }
-            let contents = bytes.chunks_exact(PAGE_SIZE).map(xxh3_128);
+            let contents = bytes.as_chunks::<PAGE_SIZE>().0.iter().map(|page| xxh3_128(page));
             for ((page, fingerprint), now) in pages.iter().zip(chunk).zip(contents) {
                 if std::mem::replace(fingerprint, now) != now {
                     changed.insert(*page);

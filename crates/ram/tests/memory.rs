@@ -20,7 +20,7 @@ static STAMPED: LazyLock<(Vec<u8>, Range, Range)> = LazyLock::new(stamped);
 fn stamped() -> (Vec<u8>, Range, Range) {
     let mut memory = vec![0; (PAGES + 1) * PAGE_SIZE];
     let skip = memory.as_ptr().align_offset(PAGE_SIZE);
-    for (index, bytes) in memory[skip..].chunks_exact_mut(4).enumerate() {
+    for (index, bytes) in memory[skip..].as_chunks_mut::<4>().0.iter_mut().enumerate() {
         bytes.copy_from_slice(&(index as u32).to_le_bytes());
     }
     let file = File::from(memfd_create("stamped", MemfdFlags::CLOEXEC).unwrap());

@@ -13,7 +13,7 @@ use watari_types::{PAGE_SIZE, Page, PageHash};
 fn page(number: u32) -> Page {
     let mut page = [0; PAGE_SIZE];
     let mut noise = blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof();
-    for piece in page.chunks_exact_mut(256) {
+    for piece in page.as_chunks_mut::<256>().0 {
         noise.fill(&mut piece[..80]);
     }
     page

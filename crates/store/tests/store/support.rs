@@ -119,7 +119,7 @@ pub(crate) fn contents(store: &Store, table: &PageTable) -> BTreeMap<u32, Vec<u8
     let pages = std::sync::Mutex::new(BTreeMap::new());
     store
         .read_pages(table.iter(), 2, &|first, bytes| {
-            for (index, page) in (first..).zip(bytes.chunks_exact(PAGE_SIZE)) {
+            for (index, page) in (first..).zip(bytes.as_chunks::<PAGE_SIZE>().0) {
                 assert!(
                     pages.lock().unwrap().insert(index, page.to_vec()).is_none(),
                     "page {index} came twice"
