@@ -13,12 +13,13 @@ use crate::files::NewFile;
 use crate::index::short_hash;
 use crate::store::Store;
 
-/// A page is stored as a change if at most so many of its bytes are others.
-const MOST_CHANGED: usize = PAGE_SIZE / 2;
+/// A page is stored as a change if at most so many of its bytes are others. Pages compress to a third or so by
+/// themselves, so more would save little and cost the reading of two.
+const MOST_CHANGED: usize = PAGE_SIZE / 4;
 /// Finding out what a page was before may mean decompressing 64 pages. After so many tries of which not half led to
 /// anything, no more are made for this pack,
 const FIRST_TRIES: u32 = 64;
-/// and in any case after so many: an eighth of a second on one core.
+/// and in any case after so many.
 const MOST_TRIES: u32 = 1024;
 
 /// What a finished pack holds.
