@@ -13,9 +13,9 @@ use crate::files::NewFile;
 use crate::index::short_hash;
 use crate::store::Store;
 
-/// A page is stored as a change if at most so many of its bytes are others. Pages compress to a third or so by
-/// themselves, so more would save little and cost the reading of two.
-const MOST_CHANGED: usize = PAGE_SIZE / 4;
+/// A page is stored as a change if at most so many of its bytes are others: what is left of a page that changed
+/// more is no smaller than the page itself (docs/decisions/0005).
+const MOST_CHANGED: usize = PAGE_SIZE / 8;
 /// Finding out what a page was before may mean decompressing 64 pages. After so many tries of which not half led to
 /// anything, no more are made for this pack,
 const FIRST_TRIES: u32 = 64;
