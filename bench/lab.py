@@ -183,4 +183,4 @@ class Table:
 
 
 def mib(n):
-    return f"{n / 2**20:.1f} MiB"
+    return f"{n / 2**20:.1f} MiB" if n >= 2**20 else f"{n / 2**10:.1f} KiB"
