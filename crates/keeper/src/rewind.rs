@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use watari_qemu::MEMORY_PATH;
 use watari_store::Store;
-use watari_types::{PAGE_SIZE, PageSet, PageTable, RegionKind, RegionName, SnapshotId};
+use watari_types::{PAGE_SIZE, PageSet, PageTable, RegionKind, RegionName, SnapshotId, is_zero};
 
 use crate::ground::open_in;
 use crate::instance::Instance;
@@ -57,8 +56,11 @@ pub(crate) fn give_up(instance: &mut Instance, snapshot: SnapshotId, end: impl F
     }
     end();
     other.union_with(&instance.ram.unpublished()[main]);
+    let failed = |source| Error::Memory { bytes: instance.file.config.memory_bytes, source };
+    let file = File::from(file.try_clone().map_err(failed)?);
+    other.union_with(&emptied(&file, wanted, &other).map_err(failed)?);
     tracing::debug!(pages = other.len(), "memory goes back");
-    bring_back(file, &store, wanted, &other)?;
+    bring_back(&file, &store, wanted, &other)?;
     Ok(GivenUp { memory_is_ready: true })
 }
 
@@ -77,13 +79,31 @@ fn check(store: &Store, tables: &BTreeMap<RegionName, PageTable>) -> Result<()> 
     Ok(())
 }
 
-fn bring_back(file: impl AsFd, store: &Store, table: &PageTable, pages: &PageSet) -> Result<()> {
+/// Pages that hold nothing although the snapshot has content for them, beside those of `other`. A page that was
+/// punched out and then only read looks to the tracker as if nothing had happened: a guest may not care what is in a
+/// page it gave away, but in the snapshot it may be in use.
+fn emptied(file: &File, table: &PageTable, other: &PageSet) -> std::io::Result<PageSet> {
+    let mut emptied = PageSet::new();
+    let (mut beginning, mut content) = ([0; 64], [0; PAGE_SIZE]);
+    for (page, _) in table.iter().filter(|(page, _)| !other.contains(*page)) {
+        // Nearly every page that is not empty shows it at once.
+        file.read_exact_at(&mut beginning, u64::from(page) * PAGE)?;
+        if beginning == [0; 64] {
+            file.read_exact_at(&mut content, u64::from(page) * PAGE)?;
+            if is_zero(&content) {
+                emptied.insert(page);
+            }
+        }
+    }
+    Ok(emptied)
+}
+
+fn bring_back(file: &File, store: &Store, table: &PageTable, pages: &PageSet) -> Result<()> {
     let failed = |source| Error::Memory { bytes: pages.len() * PAGE, source };
-    let file = File::from(file.as_fd().try_clone_to_owned().map_err(failed)?);
     let zero: PageSet = pages.iter().filter(|page| table.get(*page).is_zero_page()).collect();
     for run in zero.runs() {
         let (start, end) = (u64::from(run.start) * PAGE, u64::from(run.end) * PAGE);
-        fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, end - start)
+        fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, end - start)
             .map_err(|errno| failed(errno.into()))?;
     }
     let pages = pages.iter().map(|page| (page, table.get(page)));
@@ -92,4 +112,31 @@ fn bring_back(file: impl AsFd, store: &Store, table: &PageTable, pages: &PageSet
 
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get()).min(8)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use watari_types::PageHash;
+
+    use super::*;
+
+    #[test]
+    fn pages_that_lost_their_content_unseen_are_found() {
+        let file = File::from(memfd_create("rewind", MemfdFlags::CLOEXEC).unwrap());
+        file.set_len(8 * PAGE).unwrap();
+        let mut late = [0; PAGE_SIZE];
+        late[PAGE_SIZE - 1] = 1;
+        let mut table = PageTable::new();
+        for page in [1, 2, 4, 5, 6] {
+            file.write_all_at(&late, u64::from(page) * PAGE).unwrap();
+            table.set(page, PageHash::of(&late));
+        }
+        for page in [2, 5] {
+            file.write_all_at(&[0; PAGE_SIZE], page * PAGE).unwrap();
+        }
+        fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 4 * PAGE, PAGE).unwrap();
+        let known: PageSet = [5].into_iter().collect();
+        assert_eq!(emptied(&file, &table, &known).unwrap().iter().collect::<Vec<_>>(), [2, 4]);
+    }
 }
