@@ -1,5 +1,6 @@
-//! A keeper that is killed at any step of a capture loses nothing: the guest goes on, the older snapshots are whole,
-//! nothing half-made is visible, and what the next checkpoint captures is right to the last stamp.
+//! A keeper, or its QEMU, that is killed at any step of a capture loses nothing: the older snapshots are whole, nothing
+//! half-made is visible, and what the next checkpoint captures is right to the last stamp. Without its keeper the guest
+//! goes on; without QEMU it is crashed, and a restore brings it back.
 //!
 //! Each step of publishing is cut, and of those leading up to it every sixth, from another one each time;
 //! `WATARI_CUTS=all` cuts all of them.
@@ -10,12 +11,13 @@ mod lab;
 mod tracer;
 
 use std::io::Write;
+use std::process::Output;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lab::{Lab, numbers};
 use nix::errno::Errno;
 use serde_json::Value;
-use tracer::{Cut, watch};
+use tracer::{Cut, Seen, watch};
 
 const STAMPS: &str = "watari.run=stamp watari.args=mem=4M,mem-rate=2,disk-rate=0.5";
 /// Of the steps leading up to the publishing, one in so many is cut by default.
@@ -25,17 +27,28 @@ const RESTORES: usize = 8;
 
 #[test]
 fn a_keeper_that_is_killed_at_any_step_of_a_capture_loses_nothing() {
+    each_step_is_cut(|cuts, cut| cuts.keeper_is_killed(cut));
+}
+
+#[test]
+fn a_qemu_that_is_killed_at_any_step_of_a_capture_takes_nothing_with_it() {
+    each_step_is_cut(|cuts, cut| cuts.qemu_is_killed(cut));
+}
+
+/// Cuts one capture after the other. `survives` is false if a capture had no such step: it got through.
+fn each_step_is_cut(survives: impl Fn(&mut Cuts<'_>, Cut) -> bool) {
     let lab = Lab::new();
     lab.start_demo("m", "96M", "4M", STAMPS, "STAMP pass=1");
     lab.ok(&["checkpoint", "m"]);
-    let whole = match watch(lab.pid("m", "keeper_pid"), Cut::Never) {
+    let keeper = lab.pid("m", "keeper_pid");
+    let whole = match watch(keeper, Cut::Never, keeper) {
         Ok(watched) => {
             lab.ok(&["checkpoint", "m"]);
             watched.seen()
         }
         Err(error @ (Errno::EPERM | Errno::ENOSYS)) => {
             // Past what the test runner captures: it is to be seen.
-            let skipped = "SKIPPED: ptrace is not allowed here, so no keeper was killed in a capture";
+            let skipped = "SKIPPED: ptrace is not allowed here, so nothing was killed in a capture";
             writeln!(std::io::stderr(), "{skipped} ({error})").unwrap();
             return;
         }
@@ -57,8 +70,8 @@ fn a_keeper_that_is_killed_at_any_step_of_a_capture_loses_nothing() {
     let mut cuts = Cuts { lab: &lab, made: 0, published: 0 };
     // A step that is not in each capture may be missing this time.
     let chosen = whole.leading_up().into_iter().skip(first).step_by(stride);
-    let leading_up = chosen.filter(|cut| cuts.survives(*cut)).count();
-    let publishing = (1..).take_while(|number| cuts.survives(Cut::Publishing(*number))).count();
+    let leading_up = chosen.filter(|cut| survives(&mut cuts, *cut)).count();
+    let publishing = (1..).take_while(|number| survives(&mut cuts, Cut::Publishing(*number))).count();
     cuts.comes_back_right(cuts.newest());
     eprintln!("{leading_up} cuts leading up (every {stride}. from {first}), {publishing} in publishing:");
     eprintln!("{} cuts, {} of them with the snapshot published", cuts.made, cuts.published);
@@ -71,30 +84,18 @@ struct Cuts<'a> {
 }
 
 impl Cuts<'_> {
-    /// Cuts one capture. False if it had no such step: it got through.
-    fn survives(&mut self, cut: Cut) -> bool {
-        let lab = self.lab;
+    fn keeper_is_killed(&mut self, cut: Cut) -> bool {
+        let (keeper, qemu) = (self.lab.pid("m", "keeper_pid"), self.lab.pid("m", "qemu_pid"));
         let before = self.generations();
-        let (keeper, qemu) = (lab.pid("m", "keeper_pid"), lab.pid("m", "qemu_pid"));
-        let watched = watch(keeper, cut).unwrap();
-        let capture = lab.watari(&["checkpoint", "m", "--json"]).output().unwrap();
-        let seen = watched.seen();
-        if !seen.killed {
-            eprintln!("{cut:?}: got through");
-            assert!(capture.status.success(), "{}", lab::text(&capture.stdout));
-            return false;
-        }
+        let Some((capture, seen)) = self.capture(cut, keeper) else { return false };
         let published = seen.did("renameat2", "/refs/");
-        let last = seen.steps.last().unwrap();
-        eprintln!("{cut:?}: before {} {}{}", last.call, last.on, if published { ", published" } else { "" });
         assert!(published || !capture.status.success(), "not published, but the command succeeded");
         self.goes_on_with_another_keeper(keeper, qemu);
 
         let after = self.generations();
         assert_eq!(after[usize::from(published)..], before, "published: {published}, now {after:?}");
         self.whole();
-        let next = lab.ok(&["checkpoint", "m"])["generation"].as_u64().unwrap();
-        assert_eq!(next, after[0] + 1);
+        let next = self.next_after(after[0]);
         self.made += 1;
         if published {
             self.published += 1;
@@ -104,6 +105,53 @@ impl Cuts<'_> {
             self.comes_back_right(next);
         }
         true
+    }
+
+    fn qemu_is_killed(&mut self, cut: Cut) -> bool {
+        let before = self.generations();
+        let Some((capture, _)) = self.capture(cut, self.lab.pid("m", "qemu_pid")) else { return false };
+        // What it had of the guest by then may have been all of it: a keeper tells what it made of that.
+        let published = capture.status.success();
+        if !published {
+            let said: Value = serde_json::from_slice(&capture.stdout).unwrap();
+            assert_eq!(said["error"]["kind"], "qemu", "{said}");
+        }
+        self.lab.wait_for_state("m", "crashed");
+
+        let after = self.generations();
+        assert_eq!(after[usize::from(published)..], before, "published: {published}, now {after:?}");
+        self.whole();
+        self.comes_back_right(after[0]);
+        let next = self.next_after(after[0]);
+        self.made += 1;
+        self.published += usize::from(published);
+        if self.made.is_multiple_of(RESTORES) {
+            self.comes_back_right(next);
+        }
+        true
+    }
+
+    /// Makes a capture in which the victim is killed; `None` if it had no such step.
+    fn capture(&self, cut: Cut, victim: u32) -> Option<(Output, Seen)> {
+        let watched = watch(self.lab.pid("m", "keeper_pid"), cut, victim).unwrap();
+        let capture = self.lab.watari(&["checkpoint", "m", "--json"]).output().unwrap();
+        let seen = watched.seen();
+        if !seen.killed {
+            eprintln!("{cut:?}: got through");
+            assert!(capture.status.success(), "{}", lab::text(&capture.stdout));
+            return None;
+        }
+        let last = seen.steps.last().unwrap();
+        let said = lab::text(&capture.stdout);
+        eprintln!("{cut:?}: before {} {}: {}", last.call, last.on, said.trim());
+        Some((capture, seen))
+    }
+
+    /// The next checkpoint, which must be complete.
+    fn next_after(&self, generation: u64) -> u64 {
+        let next = self.lab.ok(&["checkpoint", "m"])["generation"].as_u64().unwrap();
+        assert_eq!(next, generation + 1);
+        next
     }
 
     fn goes_on_with_another_keeper(&self, keeper: u32, qemu: u32) {

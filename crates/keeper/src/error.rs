@@ -144,7 +144,7 @@ pub enum Error {
     NoNic,
     /// The tracker failed.
     #[error("cannot tell which pages were written")]
-    Ram(#[from] watari_ram::Error),
+    Ram(#[source] watari_ram::Error),
     /// The disk engine failed.
     #[error("the machine's disk failed")]
     Disk(#[from] watari_disk::Error),
@@ -157,6 +157,16 @@ pub enum Error {
     /// Something that should not happen.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+impl From<watari_ram::Error> for Error {
+    /// A process that is gone is no fault of the tracker's, which may be the first to notice.
+    fn from(error: watari_ram::Error) -> Error {
+        match error {
+            watari_ram::Error::Gone { pid } => Error::NotThere { pid },
+            error => Error::Ram(error),
+        }
+    }
 }
 
 impl Error {

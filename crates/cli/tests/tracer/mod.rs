@@ -1,4 +1,4 @@
-//! Kills a keeper at a chosen step of a capture, without its help: a small ptrace(2) tracer.
+//! Kills a keeper, or its QEMU, at a chosen step of a capture, without its help: a small ptrace(2) tracer.
 //!
 //! ```text
 //!  keeper:  socket ──starts──▶ request ──starts──▶ disk-flush        seen from here: these three, nothing else
@@ -7,7 +7,8 @@
 //!  leading up: scans, pages into the pack, stop … cont │ publishing: from the pack's fsync to the answer
 //! ```
 //!
-//! A step is the moment *before* its call: what is killed there has done every step before it, and not this one.
+//! A step is the moment *before* its call: a keeper that is killed there has done every step before it, and not this
+//! one. QEMU is dead to its last thread before the keeper makes the call.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -20,9 +21,9 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::lab::{PATIENCE, kill, text};
+use crate::lab::{PATIENCE, kill, text, wait};
 
-/// Before which step of the next capture the keeper is killed. The first one is 1.
+/// Before which step of the next capture the victim is killed. The first one is 1.
 ///
 /// How many pages are copied before the pause differs from capture to capture, so the steps leading up are counted
 /// by call: the second command is `xen-save-devices-state` each time.
@@ -42,7 +43,7 @@ pub(crate) struct Step {
 /// What was seen of a capture.
 #[derive(Default)]
 pub(crate) struct Seen {
-    /// All steps in order. The last one was not done if the keeper was killed.
+    /// All steps in order, up to the kill. The last one was not done before it.
     pub(crate) steps: Vec<Step>,
     pub(crate) killed: bool,
 }
@@ -60,7 +61,7 @@ impl Seen {
         self.steps.iter().position(|step| step.call == "fsync").unwrap_or(self.steps.len())
     }
 
-    /// Whether a step was done that made `call` on something whose name contains `on`.
+    /// Whether a step was done, before the kill, that made `call` on something whose name contains `on`.
     pub(crate) fn did(&self, call: &str, on: &str) -> bool {
         let done = self.steps.len() - usize::from(self.killed);
         self.steps[..done].iter().any(|step| step.call == call && step.on.contains(on))
@@ -77,8 +78,9 @@ impl Watched {
     }
 }
 
-/// Watches the next capture of a keeper. On return it is being watched; an error means that it cannot be.
-pub(crate) fn watch(keeper: u32, cut: Cut) -> Result<Watched, Errno> {
+/// Watches the next capture of a keeper, and kills `victim` (the keeper, or its QEMU) in it. On return it is being
+/// watched; an error means that it cannot be.
+pub(crate) fn watch(keeper: u32, cut: Cut, victim: u32) -> Result<Watched, Errno> {
     let (attached, is_attached) = mpsc::channel();
     let (done, seen) = mpsc::channel();
     // ptrace is between threads: when this one ends, what it still traces goes on by itself.
@@ -87,7 +89,7 @@ pub(crate) fn watch(keeper: u32, cut: Cut) -> Result<Watched, Errno> {
         let seized = ptrace::seize(socket, Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_TRACESYSGOOD);
         attached.send(seized).unwrap();
         if seized.is_ok() {
-            let mut tracer = Tracer { keeper, socket, cut, request: None, seen: Seen::default() };
+            let mut tracer = Tracer { keeper, victim, socket, cut, request: None, seen: Seen::default() };
             tracer.follow();
             let _ = done.send(tracer.seen);
         }
@@ -101,8 +103,18 @@ fn thread_named(process: u32, name: &str) -> Pid {
     Pid::from_raw(found.unwrap().file_name().to_str().unwrap().parse().unwrap())
 }
 
+/// Whether nothing of a process runs any more. Its parent, the keeper, may not have asked for its end yet.
+fn has_ended(process: u32) -> bool {
+    let Ok(mut threads) = fs::read_dir(format!("/proc/{process}/task")) else { return true };
+    threads.all(|thread| {
+        let status = fs::read_to_string(thread.unwrap().path().join("status"));
+        status.map_or(true, |status| status.contains("State:\tZ") || status.contains("State:\tX"))
+    })
+}
+
 struct Tracer {
     keeper: u32,
+    victim: u32,
     socket: Pid,
     cut: Cut,
     /// The thread that the capture runs on.
@@ -149,8 +161,16 @@ impl Tracer {
         };
         self.seen.steps.push(step);
         if self.is_the_cut() {
-            kill(self.keeper);
+            self.kill();
             self.seen.killed = true;
+        }
+    }
+
+    /// A keeper cannot end before its threads are let go; QEMU does, and is awaited.
+    fn kill(&self) {
+        kill(self.victim);
+        if self.victim != self.keeper {
+            wait("QEMU to be dead", || has_ended(self.victim).then_some(()));
         }
     }
 
