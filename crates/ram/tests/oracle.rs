@@ -40,9 +40,9 @@ impl Copy {
         }
     }
 
-    /// Follows the stopped load and compares everything.
+    /// Follows the load, which is held, and compares everything.
     fn check(&mut self, load: &Load, tracker: &mut dyn Tracker) {
-        load.stop();
+        load.hold();
         self.follow(load, tracker);
         tracker.settle();
         for (index, area) in self.areas.iter().enumerate() {
@@ -55,7 +55,7 @@ impl Copy {
             }
         }
         self.checks += 1;
-        load.resume();
+        load.go_on();
     }
 }
 
@@ -76,7 +76,7 @@ fn follow_a_storm(choice: TrackerChoice, kind: TrackerKind, writes: u64, scans_p
     let areas = (0..load.ranges.len()).map(|area| load.content(area)).collect();
     tracker.settle();
     let mut copy = Copy { areas, reported: 0, scans: 0, checks: 0 };
-    load.tell(&format!("storm {} {THREADS} {writes}", std::process::id()));
+    load.storm(std::process::id(), THREADS, writes);
     while !load.is_done() {
         for _ in 0..scans_per_check {
             copy.follow(&load, &mut *tracker);

@@ -7,7 +7,6 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use rustix::time::Timespec;
 use watari_ram::{Backing, ProcessMemory, Range, RemoteFd, spawn};
 use watari_types::{PAGE_SIZE, RegionName};
@@ -20,6 +19,8 @@ pub struct Load {
     pub uffd: Option<RemoteFd>,
     pub memory: ProcessMemory,
     pub ranges: Vec<Range>,
+    /// The addresses of the storm's gate: closed, inside.
+    gate: Option<(u64, u64)>,
     answers: BufReader<ChildStdout>,
 }
 
@@ -42,7 +43,8 @@ impl Load {
         let mut born = spawn(&mut command).unwrap();
         let answers = BufReader::new(born.child.stdout.take().unwrap());
         let memory = ProcessMemory::open(born.child.id()).unwrap();
-        let mut load = Load { child: born.child, uffd: born.uffd, memory, ranges: Vec::new(), answers };
+        let mut load =
+            Load { child: born.child, uffd: born.uffd, memory, ranges: Vec::new(), gate: None, answers };
         for kind in kinds {
             let answer = load.ask(&format!("map {kind:?} {pages} {size}"));
             let numbers: Vec<i64> = answer.split(' ').map(|word| word.parse().unwrap()).collect();
@@ -96,19 +98,26 @@ impl Load {
             || poll(&mut [PollFd::new(&out, PollFlags::IN)], Some(&now)).unwrap() > 0
     }
 
-    fn number(&self) -> Pid {
-        Pid::from_raw(self.pid().cast_signed()).unwrap()
+    /// Lets a storm rage whose threads can be held.
+    pub fn storm(&mut self, seed: u32, threads: u64, writes: u64) {
+        let addresses = self.ask("gate");
+        let (closed, inside) = addresses.split_once(' ').unwrap();
+        self.gate = Some((closed.parse().unwrap(), inside.parse().unwrap()));
+        self.tell(&format!("storm {seed} {threads} {writes}"));
     }
 
-    /// Stops all its threads, and returns when they stand still.
-    pub fn stop(&self) {
-        kill_process(self.number(), Signal::STOP).unwrap();
-        let status = waitid(WaitId::Pid(self.number()), WaitIdOptions::STOPPED).unwrap();
-        assert!(status.unwrap().stopped());
+    /// Holds the storm, and returns when its threads stand still.
+    pub fn hold(&self) {
+        let (closed, inside) = self.gate.unwrap();
+        self.memory.write(closed, &1u64.to_ne_bytes()).unwrap();
+        let mut writing = [1; 8];
+        while u64::from_ne_bytes(writing) != 0 {
+            self.memory.read(inside, &mut writing).unwrap();
+        }
     }
 
-    pub fn resume(&self) {
-        kill_process(self.number(), Signal::CONT).unwrap();
+    pub fn go_on(&self) {
+        self.memory.write(self.gate.unwrap().0, &0u64.to_ne_bytes()).unwrap();
     }
 
     /// The whole content of an area.

@@ -1,5 +1,6 @@
 //! Random writes from many threads at once.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -20,18 +21,45 @@ impl Random {
     }
 }
 
+/// Where a storm is held *between* two writes, as a guest is between two instructions. A signal would also stop a
+/// thread whose write has brought a page back and not changed it yet.
+pub struct Gate {
+    /// Not zero: no write may begin. Set from outside, through the process's memory.
+    pub closed: AtomicU64,
+    /// How many threads may be writing.
+    pub inside: AtomicU64,
+}
+
+pub static GATE: Gate = Gate { closed: AtomicU64::new(0), inside: AtomicU64::new(0) };
+
+impl Gate {
+    fn pass<T>(&self, what: impl FnOnce() -> T) -> T {
+        loop {
+            self.inside.fetch_add(1, Ordering::SeqCst);
+            if self.closed.load(Ordering::SeqCst) == 0 {
+                let done = what();
+                self.inside.fetch_sub(1, Ordering::SeqCst);
+                return done;
+            }
+            self.inside.fetch_sub(1, Ordering::SeqCst);
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
 /// `writes` writes by each of `threads` threads, one more of which forks all the while.
 pub fn storm(areas: &[Area], seed: u64, threads: u64, writes: u64) {
     thread::scope(|scope| {
         let writers: Vec<_> = (0..threads)
             .map(|thread| {
                 let random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (thread + 1));
-                scope.spawn(move || (0..writes).fold(random, |random, write| one_write(areas, random, write)))
+                let one = move |random, write| GATE.pass(|| one_write(areas, random, write));
+                scope.spawn(move || (0..writes).fold(random, one))
             })
             .collect();
         scope.spawn(move || {
             while writers.iter().any(|writer| !writer.is_finished()) {
-                fork_briefly();
+                GATE.pass(fork_briefly);
                 // Without a pause the writers would do little else than copy pages for the children.
                 thread::sleep(Duration::from_millis(10));
             }
