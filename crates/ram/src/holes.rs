@@ -1,7 +1,8 @@
 //! Pages that were taken out of the file behind a range (`MADV_REMOVE`, `FALLOC_FL_PUNCH_HOLE`: a balloon, free
 //! page reporting) while they were protected. Their content is zero now, and yet their entry in the page table
-//! says only "protected and not in memory", as for a page that was never touched, unmapped or swapped out. The
-//! file itself knows.
+//! says only "protected and not in memory", as for a page that was never touched, unmapped, swapped out or just being
+//! moved to another place in memory. The file itself knows. Where there is none to ask, a page that is not in memory
+//! counts, unless nothing was ever written to it.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,10 +17,22 @@ use crate::{Error, Range};
 /// by a clock that ticks every 1 to 10 ms.
 const CLOCK_TICK: Duration = Duration::from_millis(50);
 
-/// What is known about one range between two scans.
+/// What a walk over a page table found.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Pages written since the last walk.
+    pub(crate) written: PageSet,
+    /// Pages with nothing at all in their entries.
+    pub(crate) empty: PageSet,
+    /// Pages not in memory, empty and written ones included.
+    pub(crate) absent: PageSet,
+}
+
+/// What is known about one range between two scans. By default, nothing.
 #[derive(Default)]
 pub(crate) struct Holes {
-    /// Pages not in memory whose taking out, if any, was reported.
+    /// Pages not in memory that hold nothing of the process's own. With a file: whose taking out, if any, was
+    /// reported.
     known: PageSet,
     /// The file when `known` was true of it.
     stamp: Option<Stamp>,
@@ -52,37 +65,58 @@ impl Stamp {
 }
 
 impl Holes {
-    /// The pages that may have been taken out since the last update, given what a walk found: `written` and
-    /// `absent` (every page not in memory, written ones included). After an error everything is unknown again.
+    /// Before the first walk. `untouched` pages hold nothing of the process's own, and the caller knows that.
+    pub(crate) fn new(untouched: PageSet) -> Self {
+        Holes { known: untouched, stamp: None }
+    }
+
+    /// The pages that may have been taken out since the last update, given what a walk found and the stamp from
+    /// before it. After an error everything is unknown again.
     pub(crate) fn update(
         &mut self,
         range: &Range,
         stamp: Option<Stamp>,
-        written: &PageSet,
-        absent: &PageSet,
+        found: &Found,
+    ) -> Result<PageSet, Error> {
+        match (range.backing.shared(), stamp) {
+            (Some(file), Some(stamp)) => self.update_with(range, file.as_fd(), stamp, found),
+            _ => Ok(self.update_without_a_file(found)),
+        }
+    }
+
+    /// A page that is not in memory may be swapped out, or on its way to another place: its content is unharmed, but
+    /// it may be dropped just then and look the same in the next walk. So it is not known from then on.
+    fn update_without_a_file(&mut self, found: &Found) -> PageSet {
+        let mut gone = found.absent.clone();
+        gone.subtract(&self.known);
+        self.known = found.absent.clone();
+        self.known.subtract(&gone);
+        self.known.subtract(&found.written);
+        gone
+    }
+
+    fn update_with(
+        &mut self,
+        range: &Range,
+        file: BorrowedFd<'_>,
+        stamp: Stamp,
+        found: &Found,
     ) -> Result<PageSet, Error> {
         let before = std::mem::take(self);
-        let (Some(file), Some(stamp)) = (range.backing.shared(), stamp) else {
-            // Nobody to ask, so whatever left memory counts.
-            let mut gone = absent.clone();
-            gone.subtract(&before.known);
-            self.known = absent.clone();
-            return Ok(gone);
-        };
         // A page that was written since it was known to be out may have got content by that.
-        let mut unknown = absent.clone();
-        unknown.subtract(&before.known);
-        let mut candidates = written.clone();
-        candidates.union_with(&unknown);
-        self.known = absent.clone();
+        let mut changed = found.written.clone();
+        changed.union_with(&found.empty);
+        let mut candidates = found.absent.clone();
+        candidates.subtract(&before.known);
+        candidates.union_with(&changed);
+        self.known = found.absent.clone();
         self.known.subtract(&candidates);
 
         let mut gone = PageSet::new();
         if !stamp.is_unchanged_since(before.stamp) {
-            let mut not_there = written.clone();
-            not_there.subtract(absent);
-            candidates.subtract(&not_there);
-            gone = holes_among(range, file.as_fd(), &candidates)?;
+            changed.subtract(&found.absent);
+            candidates.subtract(&changed);
+            gone = holes_among(range, file, &candidates)?;
             self.known.union_with(&gone);
         }
         self.stamp = Some(stamp);
@@ -193,15 +227,22 @@ mod tests {
     }
 
     #[test]
-    fn without_a_file_to_ask_every_page_that_leaves_memory_counts_once() {
+    fn without_a_file_to_ask_every_page_that_is_not_in_memory_counts_unless_it_was_never_touched() {
         let range = Range::new(RegionName::ram("m0").unwrap(), 0, offset(PAGES));
-        let mut holes = Holes::default();
-        let mut gone = |written: PageSet, absent: PageSet| {
-            holes.update(&range, None, &written, &absent).unwrap().iter().collect::<Vec<_>>()
+        let mut holes = Holes::new(set(vec![(0, 3)]));
+        let mut gone = |written, absent| {
+            let found = Found { written: set(written), empty: PageSet::new(), absent: set(absent) };
+            holes.update(&range, None, &found).unwrap().iter().collect::<Vec<_>>()
         };
-        assert_eq!(gone(PageSet::new(), set(vec![(0, 3)])), [0, 1, 2]);
-        assert_eq!(gone(PageSet::new(), set(vec![(2, 2)])), [3]);
-        assert_eq!(gone(set(vec![(0, 1)]), set(vec![(0, 4)])), [0, 1]);
-        assert_eq!(gone(PageSet::new(), set(vec![(0, 4)])), []);
+        assert_eq!(gone(vec![], vec![(0, 3)]), [0; 0]);
+        assert_eq!(gone(vec![(0, 1)], vec![(1, 2)]), [0; 0], "0 has content now");
+        assert_eq!(gone(vec![], vec![(0, 3)]), [0], "moved, swapped out or dropped");
+        assert_eq!(
+            gone(vec![], vec![(0, 3)]),
+            [0],
+            "and since it may only have been moved, perhaps dropped now"
+        );
+        assert_eq!(gone(vec![(1, 1)], vec![(0, 3)]), [0], "1 is in swap, written");
+        assert_eq!(gone(vec![], vec![(0, 3)]), [0, 1]);
     }
 }

@@ -14,8 +14,9 @@ use crate::{Error, ProcessMemory, Range};
 /// missed. Three things lie outside the promise:
 /// - Writes through *another* mapping of a range's file; whoever makes them has to report them.
 /// - A page punched out of the file (or dropped from private memory) and then only *read* before the next
-///   scan: it reads as zero, or as the file below, and is not reported. Nobody may rely on the content of such
-///   a page (virtio leaves it undefined), and writing it is seen as ever.
+///   scan, or brought back by a write that has not been done yet: it is zero, or as the file below, and is not
+///   reported. Nobody may rely on the content of such a page (virtio leaves it undefined), and the write is seen as
+///   ever.
 /// - For the compare tracker, two contents of equal 128-bit hash.
 pub trait Tracker: Send {
     /// Which of the two it is.
@@ -24,7 +25,8 @@ pub trait Tracker: Send {
     /// Adds to `into[i]` every page of range `i` that may have been written, punched out or otherwise lost its
     /// protection since the previous scan (the first scan: since [`arm`]), and starts counting anew, atomically
     /// per page: a write is in this scan or in the next, never in neither. So a page has to be read *after*
-    /// the scan that reports it.
+    /// the scan that reports it. Where there is no file to ask, a page that is not in memory and was not empty from
+    /// the beginning is reported until it is read.
     ///
     /// # Errors
     /// `into` then holds the pages found so far, and these will *not* be reported again; all others will.

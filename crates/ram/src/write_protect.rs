@@ -7,10 +7,10 @@
 //!
 //! | entry | since the last scan |
 //! | --- | --- |
-//! | not protected, in memory or swapped: `WRITTEN` | written |
-//! | empty | written and then taken out, or dropped: a scan leaves a marker in every entry |
+//! | not protected, in memory or swapped: `WRITTEN`, `PRESENT` or `SWAPPED` | written |
+//! | empty: neither `PRESENT` nor `SWAPPED` | written and then taken out, or dropped: a scan leaves a marker in every entry |
 //! | protected, `PRESENT` | not written |
-//! | protected, not `PRESENT`: a marker, or swapped out | not written; but if it was present before, perhaps punched out of the file: [`holes`](crate::holes) |
+//! | protected, not `PRESENT`: a marker, swapped out, or being moved | not written; but if it was present before, perhaps punched out of the file: [`holes`](crate::holes) |
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,7 +20,7 @@ use rustix::process::{ForeignRawFd, PidfdGetfdFlags, pidfd_getfd};
 use watari_types::{PAGE_SIZE, PageSet};
 
 use crate::birth::RemoteFd;
-use crate::holes::{Holes, Stamp};
+use crate::holes::{Found, Holes, Stamp};
 use crate::live::Live;
 use crate::memory::system;
 use crate::sys::{self, PageRegion, ScanQuery};
@@ -51,6 +51,15 @@ const CHANGED: ScanQuery = ScanQuery {
 /// Page tables with something in them, all of it left as it is.
 const PRESENT_AT_ALL: ScanQuery =
     ScanQuery { flags: 0, inverted: 0, all_of: 0, any_of: PRESENT | SWAPPED, returned: PRESENT };
+
+/// Entries with nothing in them, all left as it is.
+const EMPTY: ScanQuery = ScanQuery {
+    flags: 0,
+    inverted: PRESENT | SWAPPED,
+    all_of: PRESENT | SWAPPED,
+    any_of: 0,
+    returned: PRESENT,
+};
 
 /// What one system call returns at most: 96 KiB of runs.
 const REGIONS_AT_ONCE: usize = 4096;
@@ -83,15 +92,15 @@ impl WriteProtect {
         let pagemap = File::open(format!("/proc/{pid}/pagemap")).map_err(failed("opening the pagemap"))?;
         // The path is looked up by number: only now is it certain whose pagemap that is.
         memory.check_alive()?;
+        let mut regions = vec![PageRegion::default(); REGIONS_AT_ONCE];
         let track = |range: &Range| {
-            Ok(Tracked { range: range.clone(), live: Live::new(range)?, holes: Holes::default() })
+            let mut walk = Walk { pid, pagemap: pagemap.as_fd(), range, regions: &mut regions };
+            let live = Live::new(range)?;
+            let holes = Holes::new(walk.find_untouched(&live)?);
+            Ok(Tracked { range: range.clone(), live, holes })
         };
-        let mut tracker = WriteProtect {
-            pid,
-            pagemap,
-            ranges: ranges.iter().map(track).collect::<Result<_, Error>>()?,
-            regions: vec![PageRegion::default(); REGIONS_AT_ONCE],
-        };
+        let tracked = ranges.iter().map(track).collect::<Result<_, Error>>()?;
+        let mut tracker = WriteProtect { pid, pagemap, ranges: tracked, regions };
         tracker.scan(&mut vec![PageSet::new(); ranges.len()])?;
         Ok(tracker)
     }
@@ -132,11 +141,11 @@ impl Tracker for WriteProtect {
             let mut walk =
                 Walk { pid: self.pid, pagemap: self.pagemap.as_fd(), range, regions: &mut self.regions };
             let stamp = Stamp::of(range)?;
-            let (mut written, mut absent) = (PageSet::new(), PageSet::new());
-            let walked =
-                walk.find_touched(live).and_then(|()| walk.find_changed(live, &mut written, &mut absent));
-            into.union_with(&written);
-            match walked.and_then(|()| holes.update(range, stamp, &written, &absent)) {
+            let mut found = Found::default();
+            let walked = walk.find_touched(live).and_then(|()| walk.find_changed(live, &mut found));
+            into.union_with(&found.written);
+            into.union_with(&found.empty);
+            match walked.and_then(|()| holes.update(range, stamp, &found)) {
                 Ok(punched) => into.union_with(&punched),
                 Err(error) => {
                     // What was reported as written above must not stay known as a hole.
@@ -175,24 +184,33 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Adds what was written to `written`, and every page that is not in memory, written or not, to `absent`.
-    fn find_changed(
-        &mut self,
-        live: &Live,
-        written: &mut PageSet,
-        absent: &mut PageSet,
-    ) -> Result<(), Error> {
+    /// Adds everything but what is in memory and was not written.
+    fn find_changed(&mut self, live: &Live, found: &mut Found) -> Result<(), Error> {
         for addresses in live.runs() {
             self.run(addresses, &CHANGED, |region, pages| {
                 if region.categories & PRESENT == 0 {
-                    absent.insert_range(pages.clone());
+                    found.absent.insert_range(pages.clone());
                 }
-                if region.categories & (WRITTEN | SWAPPED) != SWAPPED {
-                    written.insert_range(pages);
+                if region.categories & (PRESENT | SWAPPED) == 0 {
+                    found.empty.insert_range(pages);
+                } else if region.categories & WRITTEN != 0 {
+                    found.written.insert_range(pages);
                 }
             })?;
         }
         Ok(())
+    }
+
+    /// Pages that hold nothing of the process's own, as far as their entries prove it. Where a file can be asked
+    /// for each page, nothing needs to be known beforehand.
+    fn find_untouched(&mut self, live: &Live) -> Result<PageSet, Error> {
+        let mut untouched = PageSet::new();
+        if self.range.backing.shared().is_none() {
+            for addresses in live.runs() {
+                self.run(addresses, &EMPTY, |_, pages| untouched.insert_range(pages))?;
+            }
+        }
+        Ok(untouched)
     }
 
     fn run(

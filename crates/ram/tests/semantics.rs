@@ -36,10 +36,14 @@ impl Tracked {
         Tracked { load, tracker }
     }
 
+    /// What is reported, and read, as whoever scans does.
     fn scan(&mut self) -> Vec<u32> {
         let mut sets = [PageSet::new()];
         self.tracker.scan(&mut sets).unwrap();
-        sets[0].iter().collect()
+        let pages: Vec<u32> = sets[0].iter().collect();
+        let mut bytes = vec![0; pages.len() * PAGE_SIZE];
+        self.load.memory.read_pages(&self.load.ranges[0], &pages, &mut bytes).unwrap();
+        pages
     }
 
     fn after(&mut self, lines: &[&str]) -> Vec<u32> {
@@ -233,10 +237,16 @@ fn adopter() {
     let memory = ProcessMemory::open(pid).unwrap();
     let mut tracker = arm(pid, Some(uffd), vec![range.clone()], TrackerChoice::Best).unwrap();
     assert_eq!(tracker.kind(), TrackerKind::WriteProtect);
-    memory.write(range.start + 5 * PAGE_SIZE as u64, &[1]).unwrap();
-    let mut sets = [PageSet::new()];
-    tracker.scan(&mut sets).unwrap();
-    assert_eq!(sets[0].iter().collect::<Vec<_>>(), [5]);
+    let mut scan_after_writing_5 = || {
+        memory.write(range.start + 5 * PAGE_SIZE as u64, &[1]).unwrap();
+        let mut sets = [PageSet::new()];
+        tracker.scan(&mut sets).unwrap();
+        sets[0].iter().collect::<Vec<_>>()
+    };
+    // A page that is not in memory may be anywhere: it counts until it has been read.
+    assert_eq!(scan_after_writing_5(), (2..512).collect::<Vec<_>>());
+    memory.read(range.start, &mut vec![0; range.bytes as usize]).unwrap();
+    assert_eq!(scan_after_writing_5(), [5]);
     memory.write(range.start + 7 * PAGE_SIZE as u64, &[1]).unwrap();
     println!("adopted");
 }
