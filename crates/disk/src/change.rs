@@ -73,6 +73,7 @@ impl Engine {
 
     fn change(&self, bytes: Range<u64>, change: Change<'_>) -> io::Result<()> {
         let pages = pages_touched(bytes.clone());
+        let _at_work = self.ledger.enter(pages.clone())?;
         let special = self.mark(pages.clone());
         let result =
             if special { self.change_by_parts(&bytes, change) } else { self.apply(bytes.clone(), change) };
@@ -125,7 +126,7 @@ impl Engine {
                 self.fill_if_absent(last)?;
             }
             self.apply(bytes, change)?;
-            self.map.set_present(word, mask);
+            self.arrived(word, mask);
             return Ok(());
         }
     }

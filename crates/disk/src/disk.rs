@@ -1,16 +1,18 @@
 //! A disk's public face.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use watari_types::{PAGE_SIZE, pages_for};
 
-use crate::bits;
+use crate::bits::{self, WORD_PAGES};
 use crate::change::Zeroes;
 use crate::engine::{Engine, pages_touched};
+use crate::ledger::{Layout, Ledger};
 use crate::map::{self, Map};
+use crate::medium::Medium;
 use crate::raw::RawFile;
 use crate::{Error, Source};
 
@@ -32,10 +34,10 @@ impl Disk {
     /// [`Error::BadSize`], [`Error::InUse`] (nothing changed), [`Error::Io`] (there may be no disk now).
     pub fn create(path: &Path, bytes: u64, source: Option<Arc<dyn Source>>) -> Result<Disk, Error> {
         map::check_size(bytes)?;
-        Map::remove(path)?;
+        Ledger::remove(path)?;
         let raw = RawFile::create(path, bytes)?;
         let map = Map::create(path, bytes, source.is_some(), |_| Ok(()))?;
-        Ok(Disk { engine: Arc::new(Engine::new(raw, map, source)) })
+        Self::make(path, raw, map, source, false)
     }
 
     /// Makes what is at `path` no disk any more, durably: until the next [`create`](Disk::create) it cannot be
@@ -44,9 +46,7 @@ impl Disk {
     /// # Errors
     /// [`Error::InUse`] (nothing changed), [`Error::Io`] (it may still be a disk).
     pub fn revoke(path: &Path) -> Result<(), Error> {
-        Map::remove(path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", folder))
+        Ledger::remove(path)
     }
 
     /// Takes an existing raw file as a disk, all present; every page that is not a hole is unpublished. A file
@@ -58,33 +58,56 @@ impl Disk {
         let (raw, len) = RawFile::open(path)?;
         let bytes = pages_for(len) * PAGE_SIZE as u64;
         map::check_size(bytes)?;
-        Map::remove(path)?;
+        Ledger::remove(path)?;
         if bytes != len {
             raw.grow(bytes).map_err(Error::io("size", path))?;
         }
         let map = Map::create(path, bytes, false, |map| {
-            for data in raw.data(0..bytes) {
+            for data in (&raw as &dyn Medium).data(0..bytes) {
                 let data = data.map_err(Error::io("look for holes in", path))?;
                 bits::set_range(map.unpublished(), pages_touched(data));
             }
             Ok(())
         })?;
-        Ok(Disk { engine: Arc::new(Engine::new(raw, map, None)) })
+        Self::make(path, raw, map, None, true)
     }
 
-    /// Opens a disk as it was left, also by a process that was killed. Everything unpublished is pending then.
+    /// Makes what is there a disk.
+    fn make(
+        path: &Path,
+        raw: RawFile,
+        map: Map,
+        source: Option<Arc<dyn Source>>,
+        all_touched: bool,
+    ) -> Result<Disk, Error> {
+        raw.sync_all().map_err(Error::io("sync", path))?;
+        let ledger = Ledger::create(path, Layout::new(map.bytes(), source.is_some()), all_touched)?;
+        ledger.note_boot().map_err(Error::io("sync", &Ledger::path_for(path)))?;
+        Ok(Disk { engine: Arc::new(Engine::new(Box::new(raw), map, ledger, source)) })
+    }
+
+    /// Opens a disk as it was left: by a process that was killed, or by a host that lost its power. Everything
+    /// unpublished is pending then.
+    ///
+    /// After a loss of power the source must be the newest published snapshot, or have the same content.
     ///
     /// # Errors
-    /// [`Error::InUse`], [`Error::Damaged`] if raw file and map do not belong together, [`Error::Io`].
-    /// Nothing is changed.
+    /// [`Error::InUse`], [`Error::Damaged`] if its files do not belong together, [`Error::Io`]. Nothing is changed.
     pub fn open(path: &Path, source: Option<Arc<dyn Source>>) -> Result<Disk, Error> {
-        let map = Map::open(path)?;
+        let ledger = Ledger::open(path)?;
+        let bytes = ledger.layout().bytes;
         let (raw, len) = RawFile::open(path)?;
-        if len != map.bytes() {
-            let why = format!("it has {len} bytes, its map says {}", map.bytes());
+        if len != bytes {
+            let why = format!("it has {len} bytes, its ledger says {bytes}");
             return Err(Error::Damaged { path: path.to_owned(), why });
         }
-        Ok(Disk { engine: Arc::new(Engine::new(raw, map, source)) })
+        let map = if ledger.is_of_this_boot() { Map::open(path)? } else { map_from(path, &ledger)? };
+        if map.bytes() != bytes {
+            let why = format!("it is for a disk of {} bytes, and the ledger for one of {bytes}", map.bytes());
+            return Err(Error::Damaged { path: Map::path_for(path), why });
+        }
+        ledger.note_boot().map_err(Error::io("sync", &Ledger::path_for(path)))?;
+        Ok(Disk { engine: Arc::new(Engine::new(Box::new(raw), map, ledger, source)) })
     }
 
     /// The disk's size in bytes.
@@ -144,6 +167,11 @@ impl Disk {
         self.engine.map.absent_pages()
     }
 
+    #[cfg(test)]
+    pub(crate) fn over(engine: Engine) -> Disk {
+        Disk { engine: Arc::new(engine) }
+    }
+
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -151,4 +179,25 @@ impl Disk {
     pub(crate) fn shared_engine(&self) -> Arc<Engine> {
         self.engine.clone()
     }
+}
+
+/// The map of a disk after a loss of power, in place of what is left of the old one.
+pub(crate) fn map_from(path: &Path, ledger: &Ledger) -> Result<Map, Error> {
+    Map::create(path, ledger.layout().bytes, false, |map| {
+        for (word, arrived) in ledger.arrived().unwrap_or_default().iter().enumerate() {
+            let here = arrived.load(Ordering::Acquire);
+            let start = word as u32 * WORD_PAGES;
+            let (_, pages) = bits::place(&(start..map.pages().min(start + WORD_PAGES)));
+            bits::set(&map.absent()[word], !here & pages);
+        }
+        // Of a page that is absent the content is the newest snapshot's, in whatever region it is.
+        for pages in ledger.touched() {
+            for (absent, run) in bits::runs(map.absent(), pages) {
+                if !absent {
+                    bits::set_range(map.unpublished(), run);
+                }
+            }
+        }
+        Ok(())
+    })
 }

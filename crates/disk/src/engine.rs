@@ -10,11 +10,12 @@ use parking_lot::RwLock;
 use watari_types::{PAGE_SIZE, Page};
 
 use crate::Source;
-use crate::bits;
+use crate::bits::{self, WORD_PAGES};
 use crate::flush::Flusher;
 use crate::guards::{Guards, Stripes};
+use crate::ledger::Ledger;
 use crate::map::Map;
-use crate::raw::RawFile;
+use crate::medium::Medium;
 use crate::written::Written;
 
 /// Old pages kept in memory for seals at most: 64 MiB.
@@ -24,9 +25,14 @@ const KEPT_PAGES: usize = (64 << 20) / PAGE_SIZE;
 ///
 /// Locks are taken in this order, and none is held while waiting for the saver: a stripe, the gate, the guards.
 pub(crate) struct Engine {
-    pub(crate) raw: RawFile,
+    pub(crate) raw: Box<dyn Medium>,
     pub(crate) map: Map,
+    pub(crate) ledger: Ledger,
     pub(crate) written: Written,
+    /// Pages that came into the raw file and have not been noted in the ledger.
+    arrivals: Written,
+    /// Held alone from taking the arrivals until they are noted: a flush that finds none left must not overtake that.
+    noting: RwLock<()>,
     pub(crate) guards: Guards,
     pub(crate) stripes: Stripes,
     /// Held shared for the instants in which a change looks at the guards and leaves its marks; held alone by
@@ -39,11 +45,28 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(raw: RawFile, map: Map, source: Option<Arc<dyn Source>>) -> Engine {
+    pub(crate) fn new(
+        raw: Box<dyn Medium>,
+        map: Map,
+        ledger: Ledger,
+        source: Option<Arc<dyn Source>>,
+    ) -> Engine {
         let pages = map.pages();
+        let arrivals = Written::new(pages);
+        // What a process that was killed had brought and not noted.
+        for (word, noted) in ledger.arrived().unwrap_or_default().iter().enumerate() {
+            let absent = map.absent()[word].load(Ordering::Acquire);
+            let bits_of_pages =
+                bits::place(&(word as u32 * WORD_PAGES..pages.min((word as u32 + 1) * WORD_PAGES))).1;
+            let come = !absent & !noted.load(Ordering::Acquire) & bits_of_pages;
+            bits::runs_in_word(word, come).for_each(|run| arrivals.mark(run));
+        }
         Engine {
             raw,
             map,
+            ledger,
+            arrivals,
+            noting: RwLock::new(()),
             written: Written::new(pages),
             guards: Guards::new(pages, KEPT_PAGES),
             stripes: Stripes::new(),
@@ -122,6 +145,43 @@ impl Engine {
         let mut content = [0; PAGE_SIZE];
         self.source()?.read(page, &mut content)?;
         self.raw.write(page_bytes(page..page + 1).start, &content)
+    }
+
+    /// Records that pages of one word are in the raw file now, where they were absent.
+    pub(crate) fn arrived(&self, word: usize, mask: u64) {
+        let come = self.map.absent()[word].load(Ordering::Acquire) & mask;
+        if come == 0 {
+            return;
+        }
+        {
+            let _gate = self.gate.read();
+            bits::runs_in_word(word, come).for_each(|run| self.arrivals.mark(run));
+        }
+        self.map.set_present(word, come);
+    }
+
+    /// Everything done before is on the medium when this returns, and known to be.
+    pub(crate) fn make_durable(&self) -> io::Result<()> {
+        {
+            let _nobody_notes = self.noting.read();
+            if self.arrivals.is_empty() {
+                return self.raw.sync_data();
+            }
+        }
+        let _alone = self.noting.write();
+        // Before the sync: what comes after it began may not be on the medium.
+        let arrivals = {
+            let _gate = self.gate.write();
+            self.arrivals.take()
+        };
+        let noted = self.raw.sync_data().and_then(|()| self.ledger.note_arrived(&arrivals));
+        if noted.is_err() {
+            let _gate = self.gate.read();
+            for (word, value) in arrivals {
+                bits::runs_in_word(word as usize, value).for_each(|run| self.arrivals.mark(run));
+            }
+        }
+        noted
     }
 
     /// Leaves the marks of a change to `pages`; true if some of them are guarded or absent.

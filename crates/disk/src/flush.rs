@@ -53,7 +53,7 @@ impl Engine {
                 return Err(err);
             }
         }
-        self.raw.sync_data()
+        self.make_durable()
     }
 
     /// Does what was put off, if anything was.
@@ -65,7 +65,7 @@ impl Engine {
             }
             state.asked
         };
-        let result = self.raw.sync_data();
+        let result = self.make_durable();
         let mut state = self.flusher.state.lock();
         state.done = state.done.max(asked);
         state.failed = state.failed.take().or(result.err());

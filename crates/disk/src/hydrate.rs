@@ -121,6 +121,10 @@ fn run(engine: &Engine, shared: &Shared) {
             backoff = (backoff * 2).min(BACKOFF.1);
         }
     }
+    // It need not come again after a loss of power.
+    if let Err(err) = engine.make_durable() {
+        tracing::warn!("what was brought from the source is not on the medium yet: {err}");
+    }
 }
 
 impl Engine {
@@ -174,7 +178,7 @@ impl Engine {
         for run in bits::runs_in_word(word, absent & !data) {
             self.clear_leftovers(page_bytes(run))?;
         }
-        self.map.set_present(word, absent);
+        self.arrived(word, absent);
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 //!                     │  ▲                     Sealed::read ──▶ their content at the seal
 //!               marks │  │ absent pages
 //!                     ▼  │
-//!                  map   source ──▶ hydrate ──▶ raw file
+//!           map, ledger  source ──▶ hydrate ──▶ raw file
 //! ```
 //!
 //! # Why a snapshot is right although nothing stops
@@ -26,9 +26,15 @@
 //!   process at any moment.
 //! - A flush, and a write with FUA, is acknowledged when the medium has it (except as
 //!   [`DeferredFlushes`] says).
-//! - No promise yet about the *marks* after a loss of power: the map is not synced. Content that was flushed
-//!   is there, but which pages are in no snapshot may be forgotten, and so may which are present: after a loss
-//!   of power, restore from a snapshot.
+//! - After a loss of power at any moment every sector has what it had at the last flush, or something it was given
+//!   later; and every page that differs from the newest published snapshot is pending, with at most the rest of its
+//!   region (1 MiB, or a 4096th of the disk). Nothing has to be scanned for that: the ledger knows.
+//!   `power` cuts at every write and sync.
+//!
+//! Of the medium that assumes: a sync means what it says, and a sector of 512 bytes is old or new, never mixed. It is
+//! *not* promised that unflushed writes survive in their order, that a page is not half old and half new where it was
+//! not flushed, or anything of a medium that failed a sync (the guest is told, and what was written since the one
+//! before may be lost) or that returns something else than it was given.
 
 mod bits;
 mod change;
@@ -40,10 +46,15 @@ mod flush;
 mod guards;
 mod hydrate;
 pub mod image;
+mod ledger;
 mod map;
 mod mapped;
+mod medium;
 pub mod nbd;
+#[cfg(test)]
+mod power;
 mod raw;
+mod regions;
 mod seal;
 mod source;
 mod written;

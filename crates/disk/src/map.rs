@@ -10,11 +10,9 @@
 //! …      unpublished: the same
 //! ```
 //! All numbers are little-endian. The file is mapped shared and changed in place, so its content survives the
-//! death of the process (the kernel has it) but not a loss of power: nothing here is synced. Its blocks are
-//! allocated when it is made, so that a full file system cannot kill a process that stores into the mapping;
-//! a file system that copies on write (btrfs) does not promise as much.
-//!
-//! Whoever has the disk open holds an exclusive `flock` on the map.
+//! death of the process (the kernel has it) but not a loss of power: nothing here is synced, and then it is made anew
+//! from the [ledger](crate::ledger). Its blocks are allocated when it is made, so that a full file system cannot kill a
+//! process that stores into the mapping; a file system that copies on write (btrfs) does not promise as much.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -22,7 +20,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, fallocate};
 use watari_types::PAGE_SIZE;
 
 use crate::Error;
@@ -38,7 +36,6 @@ pub(crate) struct Map {
     mapped: Mapped,
     bytes: u64,
     absent_pages: AtomicU64,
-    _locked: File,
 }
 
 impl Map {
@@ -47,19 +44,8 @@ impl Map {
         raw.with_extension("map")
     }
 
-    /// Removes the map of the disk at `raw`, if there is one, and with it the disk's validity.
-    pub(crate) fn remove(raw: &Path) -> Result<(), Error> {
-        let path = Self::path_for(raw);
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(Error::io("open", &path))?,
-        };
-        lock(&file, raw)?;
-        fs::remove_file(&path).map_err(Error::io("remove", &path))
-    }
-
-    /// Makes the map of a disk of `bytes` bytes: no page unpublished, and all of them absent or none. `fill`
-    /// may change that before the map gets its name, which is what makes the disk exist.
+    /// Makes the map of a disk of `bytes` bytes in place of what is there: no page unpublished, and all of them absent
+    /// or none. `fill` may change that before the map gets its name.
     pub(crate) fn create(
         raw: &Path,
         bytes: u64,
@@ -74,17 +60,16 @@ impl Map {
             .truncate(true)
             .open(&new)
             .map_err(Error::io("create", &new))?;
-        lock(&file, raw)?;
         let allocated = fallocate(&file, FallocateFlags::empty(), 0, file_bytes(bytes) as u64)
             .map_err(io::Error::from)
             .and_then(|()| file.write_all_at(&header(bytes), 0));
         allocated.map_err(Error::io("allocate", &new))?;
-        let map = Self::over(file, bytes).map_err(Error::io("map", &new))?;
+        let map = Self::over(&file, bytes).map_err(Error::io("map", &new))?;
         if all_absent {
             bits::set_range(map.absent(), 0..map.pages());
-            map.absent_pages.store(u64::from(map.pages()), Ordering::Release);
         }
         fill(&map)?;
+        map.count_absent();
         fs::rename(&new, &path).map_err(Error::io("name", &path))?;
         Ok(map)
     }
@@ -94,7 +79,6 @@ impl Map {
         let path = Self::path_for(raw);
         let damaged = |why: &str| Error::Damaged { path: path.clone(), why: why.to_owned() };
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(Error::io("open", &path))?;
-        lock(&file, raw)?;
         let mut head = [0; HEADER];
         file.read_exact_at(&mut head, 0).map_err(|err| match err.kind() {
             io::ErrorKind::UnexpectedEof => damaged("the map is too short"),
@@ -117,19 +101,23 @@ impl Map {
         if len != file_bytes(bytes) as u64 {
             return Err(damaged("the map's length does not fit the disk's size"));
         }
-        let map = Self::over(file, bytes).map_err(Error::io("map", &path))?;
+        let map = Self::over(&file, bytes).map_err(Error::io("map", &path))?;
         if !map.padding_is_clear() {
             return Err(damaged("the map has bits set for pages beyond the end of the disk"));
         }
-        let absent =
-            map.absent().iter().map(|word| u64::from(word.load(Ordering::Acquire).count_ones())).sum();
-        map.absent_pages.store(absent, Ordering::Release);
+        map.count_absent();
         Ok(map)
     }
 
-    fn over(file: File, bytes: u64) -> io::Result<Map> {
-        let mapped = Mapped::new(&file, file_bytes(bytes))?;
-        Ok(Map { mapped, bytes, absent_pages: AtomicU64::new(0), _locked: file })
+    fn over(file: &File, bytes: u64) -> io::Result<Map> {
+        let mapped = Mapped::new(file, file_bytes(bytes))?;
+        Ok(Map { mapped, bytes, absent_pages: AtomicU64::new(0) })
+    }
+
+    fn count_absent(&self) {
+        let absent =
+            self.absent().iter().map(|word| u64::from(word.load(Ordering::Acquire).count_ones())).sum();
+        self.absent_pages.store(absent, Ordering::Release);
     }
 
     /// Bytes of the disk.
@@ -157,12 +145,10 @@ impl Map {
         self.absent_pages.load(Ordering::Acquire)
     }
 
-    /// Records that pages of one word are in the raw file now.
+    /// Records that pages of one word, which were absent, are in the raw file now.
     pub(crate) fn set_present(&self, word: usize, mask: u64) {
-        if self.absent()[word].load(Ordering::Acquire) & mask != 0 {
-            let before = self.absent()[word].fetch_and(!mask, Ordering::AcqRel);
-            self.absent_pages.fetch_sub(u64::from((before & mask).count_ones()), Ordering::AcqRel);
-        }
+        let before = self.absent()[word].fetch_and(!mask, Ordering::AcqRel);
+        self.absent_pages.fetch_sub(u64::from((before & mask).count_ones()), Ordering::AcqRel);
     }
 
     fn plane(&self, index: usize) -> &[AtomicU64] {
@@ -209,11 +195,4 @@ fn header(bytes: u64) -> [u8; HEADER] {
     header[12..16].copy_from_slice(&(PAGE_SIZE as u32).to_le_bytes());
     header[16..24].copy_from_slice(&bytes.to_le_bytes());
     header
-}
-
-fn lock(file: &File, raw: &Path) -> Result<(), Error> {
-    flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
-        rustix::io::Errno::WOULDBLOCK => Error::InUse { path: raw.to_owned() },
-        other => Error::io("lock", Map::path_for(raw))(other.into()),
-    })
 }

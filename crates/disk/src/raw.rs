@@ -10,6 +10,7 @@ use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
 use crate::Error;
+use crate::medium::Medium;
 
 /// An open raw file.
 pub(crate) struct RawFile {
@@ -44,36 +45,38 @@ impl RawFile {
         self.file.set_len(bytes)
     }
 
-    pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(into, offset)
-    }
-
-    pub(crate) fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(data, offset)
-    }
-
-    /// Gives the space of `bytes` back; they read as zeros. [`io::ErrorKind::Unsupported`] where the file
-    /// system cannot.
-    pub(crate) fn punch(&self, bytes: Range<u64>) -> io::Result<()> {
-        self.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, bytes)
-    }
-
-    /// Makes `bytes` zero and keeps their space. [`io::ErrorKind::Unsupported`] where the file system cannot.
-    pub(crate) fn zero_range(&self, bytes: Range<u64>) -> io::Result<()> {
-        self.allocate(FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, bytes)
+    /// Waits until the file itself, with its length, outlives a loss of power.
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
     }
 
     fn allocate(&self, how: FallocateFlags, bytes: Range<u64>) -> io::Result<()> {
         Ok(fallocate(&self.file, how, bytes.start, bytes.end - bytes.start)?)
     }
+}
 
-    /// Waits until everything written before the call is on the medium.
-    pub(crate) fn sync_data(&self) -> io::Result<()> {
+impl Medium for RawFile {
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(into, offset)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, offset)
+    }
+
+    fn punch(&self, bytes: Range<u64>) -> io::Result<()> {
+        self.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, bytes)
+    }
+
+    fn zero_range(&self, bytes: Range<u64>) -> io::Result<()> {
+        self.allocate(FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
-    /// The first run of bytes within `bytes` that are not a hole.
-    pub(crate) fn next_data(&self, bytes: Range<u64>) -> io::Result<Option<Range<u64>>> {
+    fn next_data(&self, bytes: Range<u64>) -> io::Result<Option<Range<u64>>> {
         let start = match seek(&self.file, SeekFrom::Data(bytes.start)) {
             Err(Errno::NXIO) => return Ok(None),
             other => other?,
@@ -83,17 +86,6 @@ impl RawFile {
         }
         let end = seek(&self.file, SeekFrom::Hole(start))?;
         Ok(Some(start..end.min(bytes.end)))
-    }
-
-    /// All runs of bytes within `bytes` that are not holes.
-    pub(crate) fn data(&self, bytes: Range<u64>) -> impl Iterator<Item = io::Result<Range<u64>>> + '_ {
-        let mut rest = bytes;
-        std::iter::from_fn(move || {
-            let run = self.next_data(rest.clone()).transpose()?;
-            // After an error nothing is left to look at.
-            rest.start = run.as_ref().map_or(rest.end, |run| run.end);
-            Some(run)
-        })
     }
 }
 

@@ -141,5 +141,10 @@ impl Engine {
                 }
             }
         }
+        let differs = |pages| bits::any(unpublished, pages);
+        if let Err(err) = self.ledger.published(differs, || self.make_durable()) {
+            // They stay touched: after a loss of power more would be compared than need be.
+            tracing::warn!("the disk cannot be synced: {err}");
+        }
     }
 }

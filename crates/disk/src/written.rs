@@ -47,6 +47,11 @@ impl Written {
         taken
     }
 
+    /// Whether nothing is marked; what is being marked may be missed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.summary.iter().all(|word| word.load(Ordering::Acquire) == 0)
+    }
+
     /// The marks of one word.
     pub(crate) fn word(&self, word: usize) -> u64 {
         self.words[word].load(Ordering::Acquire)

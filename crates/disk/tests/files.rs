@@ -18,24 +18,89 @@ fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
     OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, at).unwrap();
 }
 
-/// Makes a disk, damages its map, and expects the reason for which it is refused to name that.
-fn refuses(reason: &str, damage: impl Fn(&Path)) {
+/// Makes a disk, damages its map or ledger, and expects the reason for which it is refused to name that.
+fn refuses(file: &str, reason: &str, damage: impl Fn(&Path)) {
     let (_folder, path) = place();
-    drop(Disk::create(&path, 10 * 4096, None).unwrap());
-    damage(&path.with_extension("map"));
+    drop(Disk::create(&path, 10 * 4096, memory(&[7; 10 * 4096])).unwrap());
+    damage(&path.with_extension(file));
     let Err(err @ Error::Damaged { .. }) = Disk::open(&path, None) else { panic!("{reason}: opened") };
     assert!(err.to_string().contains(reason), "{reason}: {err}");
 }
 
 #[test]
-fn a_damaged_map_is_refused_with_a_reason() {
-    refuses("magic", |map| overwrite(map, 0, b"X"));
-    refuses("version", |map| overwrite(map, 8, &[9]));
-    refuses("size", |map| overwrite(map, 16, &[1]));
-    refuses("header", |map| overwrite(map, 4000, &[1]));
-    refuses("length", |map| OpenOptions::new().write(true).open(map).unwrap().set_len(8192).unwrap());
-    refuses("beyond", |map| overwrite(map, 4096 + 2, &[1]));
-    refuses("beyond", |map| overwrite(map, 8192 + 2048, &[1]));
+fn a_damaged_map_or_ledger_is_refused_with_a_reason() {
+    for file in ["map", "ledger"] {
+        refuses(file, "magic", |path| overwrite(path, 0, b"X"));
+        refuses(file, "version", |path| overwrite(path, 8, &[9]));
+        refuses(file, "size", |path| overwrite(path, 16, &[1]));
+        refuses(file, "header", |path| overwrite(path, 400, &[1]));
+        refuses(file, "short", |path| {
+            OpenOptions::new().write(true).open(path).unwrap().set_len(80).unwrap()
+        });
+        refuses(file, "length", |path| {
+            OpenOptions::new().write(true).open(path).unwrap().set_len(8192).unwrap()
+        });
+        refuses(file, "beyond", |path| overwrite(path, 8192 + 2, &[0xff]));
+        refuses(file, "beyond", |path| overwrite(path, 8192 + 2048, &[1]));
+    }
+    refuses("map", "beyond", |map| overwrite(map, 4096 + 2, &[1]));
+    refuses("ledger", "header", |ledger| overwrite(ledger, 24, &[0, 0, 0, 0]));
+    refuses("ledger", "header", |ledger| overwrite(ledger, 24, &[3, 1, 0, 0]));
+}
+
+/// As if the host had lost its power: nothing of the map is left, and of the rest what was synced.
+fn lose_power(path: &Path) {
+    overwrite(&path.with_extension("ledger"), 512, &[1; 16]);
+    fs::write(path.with_extension("map"), "nothing").unwrap();
+}
+
+#[test]
+fn after_a_loss_of_power_the_ledger_says_what_there_is() {
+    let (_folder, path) = place();
+    let content = pattern(1000);
+    let disk = Disk::create(&path, content.len() as u64, memory(&content)).unwrap();
+    disk.write_at(0, &[1; 8192]).unwrap();
+    disk.flush().unwrap();
+    disk.write_at(600 * 4096, &[2; 4096]).unwrap();
+    drop(disk);
+    lose_power(&path);
+    let disk = Disk::open(&path, memory(&content)).unwrap();
+    let mut expected = content.clone();
+    expected[..8192].fill(1);
+    for _ in 0..2 {
+        let mut got = vec![0; content.len()];
+        disk.read_at(0, &mut got).unwrap();
+        assert!(got == expected, "what was flushed, and the source for the rest");
+        disk.hydrate().wait();
+    }
+    // Of the region of the first two pages, those that are here.
+    assert_eq!(disk.pending().iter().collect::<Vec<_>>(), [0, 1]);
+    drop(disk);
+    lose_power(&path);
+    let disk = Disk::open(&path, None).unwrap();
+    assert_eq!(disk.absent(), 0, "hydration is not for nothing");
+    assert_eq!(
+        disk.pending().iter().collect::<Vec<_>>(),
+        [0..256, 512..768].into_iter().flatten().collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn regions_that_are_left_alone_are_forgotten_in_the_end() {
+    let (_folder, path) = place();
+    let bytes = 16 << 20;
+    let disk = Disk::create(&path, bytes, None).unwrap();
+    for page in [0, 256, 512] {
+        disk.write_at(page * 4096, &[1; 4096]).unwrap();
+    }
+    for _ in 0..12 {
+        disk.write_at(256 * 4096, &[2; 4096]).unwrap();
+        disk.published(disk.seal());
+    }
+    drop(disk);
+    lose_power(&path);
+    let disk = Disk::open(&path, None).unwrap();
+    assert_eq!(disk.pending().iter().collect::<Vec<_>>(), (256..512).collect::<Vec<_>>());
 }
 
 #[test]

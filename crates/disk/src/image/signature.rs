@@ -7,6 +7,7 @@ use std::path::Path;
 use watari_types::is_zero;
 
 use crate::Error;
+use crate::medium::Medium;
 use crate::raw::RawFile;
 
 /// Enough to see all signatures below.
@@ -58,7 +59,7 @@ pub(super) fn check_raw(path: &Path) -> Result<(), Error> {
 fn all_zero(file: File, len: u64) -> std::io::Result<bool> {
     let raw = RawFile::from(file);
     let mut buffer = vec![0; 1 << 20];
-    for data in raw.data(0..len) {
+    for data in (&raw as &dyn Medium).data(0..len) {
         let data = data?;
         let mut at = data.start;
         while at < data.end {
