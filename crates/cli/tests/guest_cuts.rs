@@ -49,7 +49,8 @@ fn each_step_is_cut(survives: impl Fn(&mut Cuts<'_>, Cut) -> bool) {
         Err(error @ (Errno::EPERM | Errno::ENOSYS)) => {
             // Past what the test runner captures: it is to be seen.
             let skipped = "SKIPPED: ptrace is not allowed here, so nothing was killed in a capture";
-            writeln!(std::io::stderr(), "{skipped} ({error})").unwrap();
+            let mut seen = std::io::stderr();
+            writeln!(seen, "{skipped} ({error})").unwrap();
             return;
         }
         Err(error) => panic!("the keeper cannot be watched: {error}"),

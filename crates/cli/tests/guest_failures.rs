@@ -6,6 +6,7 @@
 mod lab;
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -137,6 +138,36 @@ fn a_capture_whose_qemu_is_killed_leaves_the_history_as_it_was() {
         assert_eq!(after.len(), before.len() + usize::from(published), "{before:?} {after:?}");
         whole(&lab);
         lab.ok(&["restore", "m"]);
+        stamps_are_right(&lab, "m");
+    }
+}
+
+/// The map says nothing, and the ledger is of another boot of the host. What was not synced is not lost by that: for
+/// this there is the disk's own test, `power`.
+#[test]
+fn a_machine_whose_host_lost_its_power_starts_from_its_disk_and_its_next_checkpoint_is_complete() {
+    let lab = Lab::new();
+    lab.start_demo("m", "128M", "16M", STAMPS, "STAMP pass");
+    lab.ok(&["checkpoint", "m"]);
+    lab.ok(&["restore", "m"]);
+    stamps_are_right(&lab, "m");
+    kill(lab.pid("m", "qemu_pid"));
+    lab.wait_for_state("m", "crashed");
+    let disk = lab.folder("m").join("disk0");
+    fs::write(disk.with_extension("map"), "nothing").unwrap();
+    let refused = lab.fails(&["start", "m"]);
+    assert_eq!(refused["kind"], "damaged", "in the same boot nothing can be lost: {refused}");
+    let ledger = fs::OpenOptions::new().write(true).open(disk.with_extension("ledger")).unwrap();
+    ledger.write_all_at(&[1; 16], 512).unwrap();
+
+    let console = lab.listen("m");
+    lab.ok(&["start", "m"]);
+    let said = console.wait_for("STAMP pass");
+    assert!(!said.contains("STAMP ERROR"), "{said}");
+    let next = lab.ok(&["checkpoint", "m"]);
+    assert!(next["disk_pages"].as_u64().unwrap() > 0, "{next}");
+    for revision in ["m", "m@1", "m@2"] {
+        lab.ok(&["restore", revision]);
         stamps_are_right(&lab, "m");
     }
 }

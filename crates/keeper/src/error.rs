@@ -159,6 +159,8 @@ pub enum Error {
     Internal(String),
 }
 
+const DISKS_ANEW: &str = "`watari restore NAME` makes the machine's disks anew from a snapshot";
+
 impl From<watari_ram::Error> for Error {
     /// A process that is gone is no fault of the tracker's, which may be the first to notice.
     fn from(error: watari_ram::Error) -> Error {
@@ -216,8 +218,9 @@ impl Error {
             Error::Disk(watari_disk::Error::Io { source, .. })
                 if source.kind() == io::ErrorKind::NotFound =>
             {
-                (ErrorKind::Io, "`watari restore NAME` makes the machine's disks anew from a snapshot")
+                (ErrorKind::Io, DISKS_ANEW)
             }
+            Error::Disk(watari_disk::Error::Damaged { .. }) => (ErrorKind::Damaged, DISKS_ANEW),
             Error::Disk(_) => (ErrorKind::Io, ""),
             Error::OddBlock { .. } | Error::Region(_) | Error::Internal(_) => (ErrorKind::Internal, ""),
         };
