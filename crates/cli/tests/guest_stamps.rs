@@ -24,7 +24,7 @@ fn what_200_checkpoints_captured_is_right_in_20_random_restores() {
     let lab = Lab::new();
     lab.start_demo(
         "s",
-        "192M",
+        "208M",
         "16M",
         // Most of the memory, all of the disk.
         "watari.run=stamp watari.args=mem=120M,mem-rate=10,disk-rate=2",
