@@ -16,15 +16,15 @@ use serde_json::Value;
 
 const STAMPS: &str = "watari.run=stamp watari.args=mem=32M,mem-rate=10,disk-rate=2";
 
-/// A small file system of its own at a home's `store`; unmounted when dropped, before the home is removed.
-struct SmallStore(PathBuf);
+/// A small file system of its own at a folder of a home; unmounted when dropped, before the home is removed.
+struct Small(PathBuf);
 
-impl SmallStore {
+impl Small {
     /// `None` where mounting is not allowed.
-    fn mount(home: &Path, size: &str) -> Option<SmallStore> {
-        let store = home.join("store");
-        fs::create_dir_all(&store).unwrap();
-        let small = SmallStore(store);
+    fn mount(home: &Path, folder: &str, size: &str) -> Option<Small> {
+        let folder = home.join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        let small = Small(folder);
         small.mount_with(&format!("size={size},mode=700")).then_some(small)
     }
 
@@ -52,7 +52,7 @@ impl SmallStore {
     }
 }
 
-impl Drop for SmallStore {
+impl Drop for Small {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
@@ -78,7 +78,7 @@ fn stamps_are_right(lab: &Lab, name: &str) {
 #[test]
 fn a_capture_that_finds_no_space_or_no_writable_store_loses_nothing() {
     let lab = Lab::without_daemon();
-    let Some(store) = SmallStore::mount(lab.home(), "96M") else {
+    let Some(store) = Small::mount(lab.home(), "store", "96M") else {
         eprintln!("mounting is not allowed here: nothing to test");
         return;
     };
@@ -117,6 +117,32 @@ fn a_capture_that_finds_no_space_or_no_writable_store_loses_nothing() {
     stamps_are_right(&lab, "m");
     lab.ok(&["kill", "m"]);
     lab.ok(&["down", "--machines"]);
+}
+
+#[test]
+fn a_guest_whose_disk_finds_no_space_is_held_with_the_reason_and_goes_on_when_there_is_room() {
+    let lab = Lab::without_daemon();
+    let Some(machines) = Small::mount(lab.home(), "machines", "48M") else {
+        eprintln!("mounting is not allowed here: nothing to test");
+        return;
+    };
+    lab.ok(&["up"]);
+    lab.ok(&["create", "m", "--demo", "--memory", "128M", "--disk", "64M", "--append", STAMPS]);
+    let console = lab.listen("m");
+    lab.ok(&["start", "m"]);
+    let held = lab.wait_for_state("m", "paused");
+    assert!(held["reason"].as_str().unwrap().contains("full"), "{held}");
+    // What is left is too little for the guest. Now nothing is left.
+    let _ = fs::write(machines.0.join("ballast"), vec![1; 8 << 20]);
+    assert_eq!(lab.fails(&["resume", "m"])["kind"], "no_space");
+    assert_eq!(lab.machine("m")["state"], "paused");
+    machines.remount("size=256M");
+    lab.ok(&["resume", "m"]);
+    console.wait_until("all stamps twice", |text| numbers(text, "STAMP pass=").len() >= 2);
+    assert!(!console.text().contains("STAMP ERROR"), "{}", console.text());
+    lab.ok(&["checkpoint", "m"]);
+    lab.ok(&["restore", "m"]);
+    stamps_are_right(&lab, "m");
 }
 
 #[test]

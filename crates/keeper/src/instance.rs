@@ -94,29 +94,46 @@ impl Instance {
         self.save_state()
     }
 
-    /// Holds the guest, because a person asked for it.
+    /// Holds the guest, because a person asked for it. After an error it runs as before.
     pub(crate) fn pause(&mut self) -> Result<()> {
-        if self.board.phase() == Phase::Running {
-            self.monitor.stop()?;
-            self.hold_on(true, "paused")?;
+        let (phase, reason) = self.board.phase_and_reason();
+        if phase != Phase::Running {
+            return Ok(());
         }
-        Ok(())
+        self.monitor.stop()?;
+        self.note(Phase::Paused, "paused").inspect_err(|_| {
+            if let Err(error) = self.monitor.cont() {
+                tracing::error!(error = &error as &dyn std::error::Error, "the guest stays held");
+            }
+            self.put_back(Phase::Running, &reason);
+        })
     }
 
-    /// Lets a held guest go on.
+    /// Lets a held guest go on. After an error it is held as before.
     pub(crate) fn resume(&mut self) -> Result<()> {
-        if self.board.phase() == Phase::Paused {
-            self.monitor.cont()?;
-            self.hold_on(false, "")?;
+        let (phase, reason) = self.board.phase_and_reason();
+        if phase != Phase::Paused {
+            return Ok(());
         }
-        Ok(())
+        // Noted first: its disk may have it held again before `cont` has answered.
+        let noted = self.note(Phase::Running, "");
+        noted.and_then(|()| Ok(self.monitor.cont()?)).inspect_err(|_| self.put_back(Phase::Paused, &reason))
     }
 
-    fn hold_on(&mut self, held: bool, reason: &str) -> Result<()> {
-        self.record.held = held;
+    fn note(&mut self, phase: Phase, reason: &str) -> Result<()> {
+        self.record.held = phase == Phase::Paused;
+        self.board.set(phase, reason);
         save_json(&self.home.instance(), &self.record)?;
-        self.board.set(if held { Phase::Paused } else { Phase::Running }, reason);
         self.save_state()
+    }
+
+    fn put_back(&mut self, phase: Phase, reason: &str) {
+        if let Err(error) = self.note(phase, reason) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot put down what the machine is doing"
+            );
+        }
     }
 
     /// Writes `state.json`.

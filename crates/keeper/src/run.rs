@@ -156,8 +156,11 @@ impl Ending {
             "SHUTDOWN" if event.data["guest"] == true => self.set("the guest powered off"),
             "BLOCK_IO_ERROR" if event.data["action"] == "stop" => {
                 let full = event.data["nospace"] == true;
-                let reason =
-                    if full { "its disk's file system is full" } else { "its disk had an I/O error" };
+                let reason = if full {
+                    "its disk's file system is full; make room and `resume` it"
+                } else {
+                    "its disk had an I/O error"
+                };
                 board.set(Phase::Paused, reason);
             }
             "GUEST_PANICKED" => board.set(board.phase(), "the guest's kernel panicked"),

@@ -1,7 +1,8 @@
 //! `watari list`
 
 use clap::Args;
-use watari_node::api::MachineList;
+use watari_node::api::{MachineInfo, MachineList};
+use watari_types::PAGE_SIZE;
 
 use super::{Context, state_word};
 use crate::failure::Result;
@@ -32,8 +33,19 @@ fn text(list: &MachineList) -> String {
             machine.epoch.to_string(),
             bytes(machine.memory_bytes),
             machine.cpus.to_string(),
-            machine.reason.clone(),
+            why(machine),
         ]);
     }
     table.render()
+}
+
+/// Why it is in that state, or what is still going on.
+fn why(machine: &MachineInfo) -> String {
+    let absent =
+        machine.instance.as_ref().map_or(0, |instance| instance.absent_disk_pages) * PAGE_SIZE as u64;
+    if !machine.reason.is_empty() || absent == 0 {
+        return machine.reason.clone();
+    }
+    let here = 100 - absent * 100 / machine.disk_bytes.iter().sum::<u64>().max(absent);
+    format!("{} of its disks still to be fetched ({here} % here)", bytes(absent))
 }
