@@ -36,12 +36,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FlockOperation, flock};
 use watari_types::PAGE_SIZE;
 
 use crate::Error;
 use crate::bits::{self, WORD_PAGES};
-use crate::mapped::Mapped;
+use crate::mapped::{self, Mapped};
 use crate::medium::SyncedWords;
 use crate::regions::{REGIONS, Regions};
 
@@ -108,22 +108,12 @@ impl Ledger {
     /// file and the map must be there, and as they are to be found after a loss of power.
     pub(crate) fn create(raw: &Path, layout: Layout, all_touched: bool) -> Result<Ledger, Error> {
         let (path, new) = (Self::path_for(raw), raw.with_extension("ledger.new"));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&new)
-            .map_err(Error::io("create", &new))?;
+        let file = mapped::allocate(&new, layout.file_bytes(), &layout.header())?;
         lock(&file, raw)?;
-        let allocated = fallocate(&file, FallocateFlags::empty(), 0, layout.file_bytes() as u64)
-            .map_err(io::Error::from)
-            .and_then(|()| file.write_all_at(&layout.header(), 0))
-            .and_then(|()| {
-                if all_touched { file.write_all_at(&[0xff; REGIONS / 8], TOUCHED as u64) } else { Ok(()) }
-            })
-            .and_then(|()| file.sync_all());
-        allocated.map_err(Error::io("allocate", &new))?;
+        let touched = if all_touched { [0xff; REGIONS / 8] } else { [0; REGIONS / 8] };
+        file.write_all_at(&touched, TOUCHED as u64)
+            .and_then(|()| file.sync_all())
+            .map_err(Error::io("write", &new))?;
         fs::rename(&new, &path).map_err(Error::io("name", &path))?;
         sync_folder_of(raw)?;
         let mapped = Mapped::new(&file, layout.file_bytes()).map_err(Error::io("map", &path))?;

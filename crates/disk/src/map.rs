@@ -20,12 +20,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{FallocateFlags, fallocate};
 use watari_types::PAGE_SIZE;
 
 use crate::Error;
 use crate::bits::{self, WORD_PAGES};
-use crate::mapped::Mapped;
+use crate::mapped::{self, Mapped};
 
 const MAGIC: &[u8; 8] = b"WATARMAP";
 const VERSION: u32 = 1;
@@ -53,17 +52,7 @@ impl Map {
         fill: impl FnOnce(&Map) -> Result<(), Error>,
     ) -> Result<Map, Error> {
         let (path, new) = (Self::path_for(raw), raw.with_extension("map.new"));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&new)
-            .map_err(Error::io("create", &new))?;
-        let allocated = fallocate(&file, FallocateFlags::empty(), 0, file_bytes(bytes) as u64)
-            .map_err(io::Error::from)
-            .and_then(|()| file.write_all_at(&header(bytes), 0));
-        allocated.map_err(Error::io("allocate", &new))?;
+        let file = mapped::allocate(&new, file_bytes(bytes), &header(bytes))?;
         let map = Self::over(&file, bytes).map_err(Error::io("map", &new))?;
         if all_absent {
             bits::set_range(map.absent(), 0..map.pages());

@@ -1,10 +1,15 @@
 //! A file's bytes as atomic words shared with the kernel: what is stored in one survives the process.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
 use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{FallocateFlags, fallocate};
+
+use crate::Error;
 
 #[cfg(target_endian = "big")]
 compile_error!("the map's words are little-endian in the file and used in place");
@@ -12,6 +17,17 @@ compile_error!("the map's words are little-endian in the file and used in place"
 /// A mapped file.
 pub(crate) struct Mapped {
     map: MmapRaw,
+}
+
+/// Makes a file to be mapped in place of what is there: `bytes` bytes, all allocated, zeros behind `header`.
+pub(crate) fn allocate(path: &Path, bytes: usize, header: &[u8]) -> Result<File, Error> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
+    let file = file.map_err(Error::io("create", path))?;
+    fallocate(&file, FallocateFlags::empty(), 0, bytes as u64)
+        .map_err(io::Error::from)
+        .and_then(|()| file.write_all_at(header, 0))
+        .map_err(Error::io("allocate", path))?;
+    Ok(file)
 }
 
 impl Mapped {
