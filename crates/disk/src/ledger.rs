@@ -191,6 +191,9 @@ impl Ledger {
 
     /// Notes that these pages are on the medium, and waits until the note is.
     pub(crate) fn note_arrived(&self, arrived: &[(u32, u64)]) -> io::Result<()> {
+        if arrived.is_empty() {
+            return Ok(());
+        }
         if let Some(words) = self.arrived() {
             for (word, value) in arrived {
                 bits::set(&words[*word as usize], *value);
