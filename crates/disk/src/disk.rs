@@ -80,9 +80,12 @@ impl Disk {
         source: Option<Arc<dyn Source>>,
         all_touched: bool,
     ) -> Result<Disk, Error> {
-        raw.sync_all().map_err(Error::io("sync", path))?;
         let ledger = Ledger::create(path, Layout::new(map.bytes(), source.is_some()), all_touched)?;
-        ledger.note_boot().map_err(Error::io("sync", &Ledger::path_for(path)))?;
+        ledger.note_boot();
+        if all_touched {
+            // There is content that nobody will flush.
+            raw.sync_data().and_then(|()| ledger.sync()).map_err(Error::io("sync", path))?;
+        }
         Ok(Disk { engine: Arc::new(Engine::new(Box::new(raw), map, ledger, source)) })
     }
 
@@ -106,7 +109,7 @@ impl Disk {
             let why = format!("it is for a disk of {} bytes, and the ledger for one of {bytes}", map.bytes());
             return Err(Error::Damaged { path: Map::path_for(path), why });
         }
-        ledger.note_boot().map_err(Error::io("sync", &Ledger::path_for(path)))?;
+        ledger.note_boot();
         Ok(Disk { engine: Arc::new(Engine::new(Box::new(raw), map, ledger, source)) })
     }
 

@@ -26,15 +26,16 @@
 //!
 //! Both only say too much or too little in the harmless direction wherever a sector of the ledger is older than another.
 //!
-//! The ledger is what makes a disk exist: it is named last and removed first. Whoever has the disk open holds an
-//! exclusive `flock` on it.
+//! The ledger is what makes a disk exist: it is named last and removed first. Nothing is synced for a disk that nothing
+//! was written to: whoever starts a clone need not wait for the medium, and what is left of such a disk after a loss of
+//! power is either empty or refused. Whoever has the disk open holds an exclusive `flock` on it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 use watari_types::PAGE_SIZE;
@@ -73,6 +74,17 @@ pub(crate) struct Ledger {
 struct LedgerFile {
     mapped: Mapped,
     file: File,
+    raw: PathBuf,
+    /// The file's length and its name were synced as well.
+    is_whole: AtomicBool,
+}
+
+impl LedgerFile {
+    fn new(file: File, raw: &Path, layout: &Layout) -> Result<Box<LedgerFile>, Error> {
+        let mapped =
+            Mapped::new(&file, layout.file_bytes()).map_err(Error::io("map", &Ledger::path_for(raw)))?;
+        Ok(Box::new(LedgerFile { mapped, file, raw: raw.to_owned(), is_whole: AtomicBool::new(false) }))
+    }
 }
 
 impl SyncedWords for LedgerFile {
@@ -82,7 +94,13 @@ impl SyncedWords for LedgerFile {
 
     fn sync(&self) -> io::Result<()> {
         // Writes out what was stored through the mapping as well: both are the same pages.
-        self.file.sync_data()
+        if self.is_whole.load(Ordering::Acquire) {
+            return self.file.sync_data();
+        }
+        self.file.sync_all()?;
+        sync_folder_of(&self.raw)?;
+        self.is_whole.store(true, Ordering::Release);
+        Ok(())
     }
 }
 
@@ -100,24 +118,19 @@ impl Ledger {
             other => other.map_err(Error::io("open", &path))?,
         };
         lock(&file, raw)?;
-        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-        sync_folder_of(raw)
+        fs::remove_file(&path).and_then(|()| sync_folder_of(raw)).map_err(Error::io("remove", &path))
     }
 
-    /// Makes the ledger of a new disk, durably; nothing has arrived. The regions are touched if `all_touched`. The raw
-    /// file and the map must be there, and as they are to be found after a loss of power.
+    /// Makes the ledger of a new disk, whose raw file and map are there; nothing has arrived. The regions are touched if
+    /// `all_touched`; then a sync has to follow before anything relies on that.
     pub(crate) fn create(raw: &Path, layout: Layout, all_touched: bool) -> Result<Ledger, Error> {
         let (path, new) = (Self::path_for(raw), raw.with_extension("ledger.new"));
         let file = mapped::allocate(&new, layout.file_bytes(), &layout.header())?;
         lock(&file, raw)?;
         let touched = if all_touched { [0xff; REGIONS / 8] } else { [0; REGIONS / 8] };
-        file.write_all_at(&touched, TOUCHED as u64)
-            .and_then(|()| file.sync_all())
-            .map_err(Error::io("write", &new))?;
+        file.write_all_at(&touched, TOUCHED as u64).map_err(Error::io("write", &new))?;
         fs::rename(&new, &path).map_err(Error::io("name", &path))?;
-        sync_folder_of(raw)?;
-        let mapped = Mapped::new(&file, layout.file_bytes()).map_err(Error::io("map", &path))?;
-        Self::over(Box::new(LedgerFile { mapped, file }), layout).map_err(Error::io("sync", &path))
+        Ok(Self::over(LedgerFile::new(file, raw, &layout)?, layout))
     }
 
     /// Opens the ledger of the disk at `raw`, and believes nothing in it that it can check.
@@ -136,21 +149,20 @@ impl Ledger {
         if len != layout.file_bytes() as u64 {
             return Err(damaged("the ledger's length does not fit the disk's size"));
         }
-        let mapped = Mapped::new(&file, layout.file_bytes()).map_err(Error::io("map", &path))?;
-        let ledger =
-            Self::over(Box::new(LedgerFile { mapped, file }), layout).map_err(Error::io("sync", &path))?;
+        let words = LedgerFile::new(file, raw, &layout)?;
+        // A process that was killed may have stored more than it synced.
+        words.sync().map_err(Error::io("sync", &path))?;
+        let ledger = Self::over(words, layout);
         if !ledger.padding_is_clear() {
             return Err(damaged("the ledger has bits set for pages beyond the end of the disk"));
         }
         Ok(ledger)
     }
 
-    /// The ledger in `words`, which have the layout's header.
-    pub(crate) fn over(words: Box<dyn SyncedWords>, layout: Layout) -> io::Result<Ledger> {
-        // A process that was killed may have stored more than it synced.
-        words.sync()?;
+    /// The ledger in `words`, which have the layout's header and are synced, or of a disk that is new.
+    pub(crate) fn over(words: Box<dyn SyncedWords>, layout: Layout) -> Ledger {
         let regions = Regions::new(&words.words()[TOUCHED / 8..][..REGIONS / 64]);
-        Ok(Ledger { words, layout, regions })
+        Ledger { words, layout, regions }
     }
 
     /// What the header says.
@@ -163,12 +175,16 @@ impl Ledger {
         this_boot().is_some_and(|boot| self.boot() == boot)
     }
 
-    /// Notes that the map is right from now on, until the power is lost.
-    pub(crate) fn note_boot(&self) -> io::Result<()> {
+    /// Notes that the map is right from now on, until the power is lost. Should the note be lost, so is the map.
+    pub(crate) fn note_boot(&self) {
         let boot = this_boot().unwrap_or_default();
         for (word, value) in self.words.words()[BOOT / 8..].iter().zip(boot) {
             word.store(value, Ordering::Release);
         }
+    }
+
+    /// Waits until the ledger is on the medium as it is.
+    pub(crate) fn sync(&self) -> io::Result<()> {
         self.words.sync()
     }
 
@@ -311,9 +327,9 @@ fn this_boot() -> Option<[u64; 2]> {
 }
 
 /// Makes the names in a disk's folder durable.
-fn sync_folder_of(raw: &Path) -> Result<(), Error> {
+fn sync_folder_of(raw: &Path) -> io::Result<()> {
     let folder = raw.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", folder))
+    File::open(folder).and_then(|folder| folder.sync_all())
 }
 
 fn lock(file: &File, raw: &Path) -> Result<(), Error> {

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
@@ -15,11 +16,13 @@ use crate::medium::Medium;
 /// An open raw file.
 pub(crate) struct RawFile {
     file: File,
+    /// Its length and so on were synced as well.
+    is_whole: AtomicBool,
 }
 
 impl From<File> for RawFile {
     fn from(file: File) -> RawFile {
-        RawFile { file }
+        RawFile { file, is_whole: AtomicBool::new(false) }
     }
 }
 
@@ -30,24 +33,19 @@ impl RawFile {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
         let file = file.map_err(Error::io("create", path))?;
         file.set_len(bytes).map_err(Error::io("size", path))?;
-        Ok(RawFile { file })
+        Ok(RawFile::from(file))
     }
 
     /// Opens what is there; returns it with its length.
     pub(crate) fn open(path: &Path) -> Result<(RawFile, u64), Error> {
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(Error::io("open", path))?;
         let len = file.metadata().map_err(Error::io("examine", path))?.len();
-        Ok((RawFile { file }, len))
+        Ok((RawFile::from(file), len))
     }
 
     /// Makes the file longer; the new bytes are zero.
     pub(crate) fn grow(&self, bytes: u64) -> io::Result<()> {
         self.file.set_len(bytes)
-    }
-
-    /// Waits until the file itself, with its length, outlives a loss of power.
-    pub(crate) fn sync_all(&self) -> io::Result<()> {
-        self.file.sync_all()
     }
 
     fn allocate(&self, how: FallocateFlags, bytes: Range<u64>) -> io::Result<()> {
@@ -73,7 +71,12 @@ impl Medium for RawFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        if self.is_whole.load(Ordering::Acquire) {
+            return self.file.sync_data();
+        }
+        self.file.sync_all()?;
+        self.is_whole.store(true, Ordering::Release);
+        Ok(())
     }
 
     fn next_data(&self, bytes: Range<u64>) -> io::Result<Option<Range<u64>>> {

@@ -96,7 +96,7 @@ impl Life {
     /// A disk as it is opened after a loss of power.
     fn open(&self, content: Vec<u8>, ledger: &[u64], published: &Sectors) -> (Disk, Arc<Recorder>) {
         let recorder = Recorder::new(content, ledger);
-        let ledger = Ledger::over(Box::new(LedgerWords(recorder.clone())), LAYOUT).unwrap();
+        let ledger = Ledger::over(Box::new(LedgerWords(recorder.clone())), LAYOUT);
         let map = disk::map_from(&self.path(), &ledger).unwrap();
         let source: Arc<dyn Source> = Arc::new(Snapshot(published.clone()));
         (Disk::over(Engine::new(Box::new(Content(recorder.clone())), map, ledger, Some(source))), recorder)
