@@ -44,7 +44,7 @@ use crate::Error;
 use crate::bits::{self, WORD_PAGES};
 use crate::mapped::{self, Mapped};
 use crate::medium::SyncedWords;
-use crate::regions::{REGIONS, Regions};
+use crate::regions::{Entry, REGIONS, Regions};
 
 const MAGIC: &[u8; 8] = b"WATARLGR";
 const VERSION: u32 = 1;
@@ -68,7 +68,7 @@ pub(crate) struct Layout {
 pub(crate) struct Ledger {
     words: Box<dyn SyncedWords>,
     layout: Layout,
-    pub(crate) regions: Regions,
+    regions: Regions,
 }
 
 struct LedgerFile {
@@ -222,7 +222,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The medium's; the change must not happen then.
-    pub(crate) fn enter(&self, pages: Range<u32>) -> io::Result<crate::regions::Entry<'_>> {
+    pub(crate) fn enter(&self, pages: Range<u32>) -> io::Result<Entry<'_>> {
         self.regions.enter(self.layout.regions(pages), self.touched_words(), &*self.words)
     }
 
