@@ -87,17 +87,18 @@ class Watari:
 
 
 class Qemu:
-    """Plain QEMU with the same kernel, memory and devices that matter, and a disk of the usual kind."""
+    """Plain QEMU with the same kernel, memory and devices that matter; `drive` says what its disk is."""
 
-    def __init__(self, folder, boot, memory, disk, append):
+    def __init__(self, folder, boot, memory, drive, append):
         self.folder = pathlib.Path(folder)
         self.log = self.folder / "serial.log"
         qmp = self.folder / "qmp"
         self.process = subprocess.Popen(
             ["qemu-system-x86_64", "-nodefaults", "-machine", "pc-q35-8.2", "-accel", "tcg", "-cpu", "qemu64",
-             "-m", memory, "-display", "none", "-device", "VGA", "-serial", f"file:{self.log}",
+             "-m", memory, "-display", "none", "-device", "VGA", "-serial", "chardev:serial",
+             "-chardev", f"socket,id=serial,path={self.folder}/serial,server=on,wait=off,logfile={self.log}",
              "-qmp", f"unix:{qmp},server=on,wait=off", "-kernel", str(boot / "kernel"), "-initrd", str(boot / "initrd"),
-             "-append", append, "-drive", f"file={disk},if=none,id=d0,format=qcow2,discard=unmap",
+             "-append", append, "-drive", f"{drive},if=none,id=d0,discard=unmap",
              "-device", "virtio-blk-pci,drive=d0", "-device", "virtio-rng-pci", "-netdev", "user,id=n0",
              "-device", "virtio-net-pci,netdev=n0"],
             stdin=subprocess.DEVNULL, start_new_session=True)
@@ -127,6 +128,14 @@ class Qemu:
                 raise SystemExit(f"{command}: {answer['error']['desc']}")
             else:
                 return answer["return"]
+
+    def type(self, text):
+        """Types into the serial console."""
+        with socket.socket(socket.AF_UNIX) as console:
+            console.connect(str(self.folder / "serial"))
+            console.sendall(text.encode())
+            # QEMU takes it in its own time.
+            time.sleep(1)
 
     def hmp(self, line):
         return self("human-monitor-command", command_line=line)
@@ -175,6 +184,18 @@ class Table:
         self.rows.append((what, ours, theirs, shown, bound, verdict))
         print(f"  {what}: {ours} {theirs and '| ' + theirs} {shown and '| ' + shown} {bound and '| ' + bound} {verdict}",
               file=sys.stderr, flush=True)
+
+    @classmethod
+    def run(cls, parts, chosen):
+        """Measures the chosen parts, or all, and prints them."""
+        table = cls()
+        for part in chosen or parts:
+            print(f"{part}: {parts[part].__doc__}", file=sys.stderr)
+            parts[part](table)
+        cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+        version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
+        print(f"{os.cpu_count()} × {cpu}, Linux {os.uname().release}, {version}\n")
+        table.print()
 
     def print(self):
         print("| what | Watari | beside it | ratio | bound | |\n| --- | --- | --- | --- | --- | --- |")

@@ -5,6 +5,8 @@
 
 mod lab;
 
+use std::os::unix::fs::MetadataExt;
+
 use lab::{Lab, numbers};
 
 const CHECKPOINTS: usize = 200;
@@ -37,6 +39,8 @@ fn what_200_checkpoints_captured_is_right_in_20_random_restores() {
     }
     assert_eq!(generations, (1..=CHECKPOINTS as u64).collect::<Vec<_>>());
     no_errors(&lab.serial("s"));
+    let disk = || std::fs::metadata(lab.folder("s").join("disk0.raw")).unwrap().ino();
+    let file = disk();
     for n in 0..RESTORES {
         let generation = generations[pick(n, generations.len())];
         let console = lab.listen("s");
@@ -45,6 +49,7 @@ fn what_200_checkpoints_captured_is_right_in_20_random_restores() {
         let said = console.wait_until("two passes", |text| numbers(text, "STAMP pass=").len() >= 2);
         no_errors(&said);
     }
+    assert_eq!(disk(), file, "each time the disk was taken back, and not fetched anew");
     let report = lab.ok(&["verify", "s"]);
     assert_eq!(report["damaged"].as_array().unwrap().len(), 0, "{report}");
     assert!(report["pages_checked"].as_u64().unwrap() > 10_000, "{report}");

@@ -73,7 +73,8 @@ impl Engine {
 
     fn change(&self, bytes: Range<u64>, change: Change<'_>) -> io::Result<()> {
         let pages = pages_touched(bytes.clone());
-        let _at_work = self.ledger.enter(pages.clone())?;
+        let _touching = self.ledger.enter(pages.clone())?;
+        let _changing = self.at_work.enter(pages.clone());
         let special = self.mark(pages.clone());
         let result =
             if special { self.change_by_parts(&bytes, change) } else { self.apply(bytes.clone(), change) };
@@ -148,6 +149,11 @@ impl Engine {
             Err(err) if err.kind() == io::ErrorKind::Unsupported && !only_if_fast => self.write_zeros(bytes),
             other => other,
         }
+    }
+
+    /// Makes `bytes` zero, by giving their space back where that can be done.
+    pub(crate) fn make_hole(&self, bytes: Range<u64>) -> io::Result<()> {
+        self.apply(bytes, Change::Zero { how: Zeroes::Hole, only_if_fast: false })
     }
 
     /// For file systems that have no quicker way.

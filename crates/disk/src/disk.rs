@@ -40,15 +40,6 @@ impl Disk {
         Self::make(path, raw, map, source, false)
     }
 
-    /// Makes what is at `path` no disk any more, durably: until the next [`create`](Disk::create) it cannot be
-    /// opened. For whoever is about to change what the disk's pages descend from.
-    ///
-    /// # Errors
-    /// [`Error::InUse`] (nothing changed), [`Error::Io`] (it may still be a disk).
-    pub fn revoke(path: &Path) -> Result<(), Error> {
-        Ledger::remove(path)
-    }
-
     /// Takes an existing raw file as a disk, all present; every page that is not a hole is unpublished. A file
     /// that ends within a page is made longer by the rest of it.
     ///
@@ -65,7 +56,7 @@ impl Disk {
         let map = Map::create(path, bytes, false, |map| {
             for data in (&raw as &dyn Medium).data(0..bytes) {
                 let data = data.map_err(Error::io("look for holes in", path))?;
-                bits::set_range(map.unpublished(), pages_touched(data));
+                map.mark_unpublished(pages_touched(data));
             }
             Ok(())
         })?;
@@ -73,7 +64,7 @@ impl Disk {
     }
 
     /// Makes what is there a disk.
-    fn make(
+    pub(crate) fn make(
         path: &Path,
         raw: RawFile,
         map: Map,
@@ -97,6 +88,13 @@ impl Disk {
     /// # Errors
     /// [`Error::InUse`], [`Error::Damaged`] if its files do not belong together, [`Error::Io`]. Nothing is changed.
     pub fn open(path: &Path, source: Option<Arc<dyn Source>>) -> Result<Disk, Error> {
+        let (raw, map, ledger) = Self::open_files(path)?;
+        ledger.note_boot();
+        Ok(Disk { engine: Arc::new(Engine::new(Box::new(raw), map, ledger, source)) })
+    }
+
+    /// What the disk consists of. The map may be a new one, and only the boot in the ledger says which is right.
+    pub(crate) fn open_files(path: &Path) -> Result<(RawFile, Map, Ledger), Error> {
         let ledger = Ledger::open(path)?;
         let bytes = ledger.layout().bytes;
         let (raw, len) = RawFile::open(path)?;
@@ -109,8 +107,7 @@ impl Disk {
             let why = format!("it is for a disk of {} bytes, and the ledger for one of {bytes}", map.bytes());
             return Err(Error::Damaged { path: Map::path_for(path), why });
         }
-        ledger.note_boot();
-        Ok(Disk { engine: Arc::new(Engine::new(Box::new(raw), map, ledger, source)) })
+        Ok((raw, map, ledger))
     }
 
     /// The disk's size in bytes.
@@ -197,7 +194,7 @@ pub(crate) fn map_from(path: &Path, ledger: &Ledger) -> Result<Map, Error> {
         for pages in ledger.touched() {
             for (absent, run) in bits::runs(map.absent(), pages) {
                 if !absent {
-                    bits::set_range(map.unpublished(), run);
+                    map.mark_unpublished(run);
                 }
             }
         }

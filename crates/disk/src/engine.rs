@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
-use watari_types::{PAGE_SIZE, Page};
+use watari_types::{Generations, PAGE_SIZE, Page};
 
 use crate::Source;
+use crate::at_work::AtWork;
 use crate::bits::{self, WORD_PAGES};
 use crate::flush::Flusher;
 use crate::guards::{Guards, Stripes};
@@ -23,7 +24,8 @@ const KEPT_PAGES: usize = (64 << 20) / PAGE_SIZE;
 
 /// Everything the clones of a [`Disk`](crate::Disk) share.
 ///
-/// Locks are taken in this order, and none is held while waiting for the saver: a stripe, the gate, the guards.
+/// Locks are taken in this order, and none is held while waiting for the saver: a stripe, the gate, the guards or the
+/// generations.
 pub(crate) struct Engine {
     pub(crate) raw: Box<dyn Medium>,
     pub(crate) map: Map,
@@ -33,6 +35,9 @@ pub(crate) struct Engine {
     arrivals: Written,
     /// Held alone from taking the arrivals until they are noted: a flush that finds none left must not overtake that.
     noting: RwLock<()>,
+    pub(crate) at_work: AtWork,
+    /// When what is in the newest published snapshot changed last.
+    pub(crate) generations: RwLock<Arc<Generations>>,
     pub(crate) guards: Guards,
     pub(crate) stripes: Stripes,
     /// Held shared for the instants in which a change looks at the guards and leaves its marks; held alone by
@@ -68,6 +73,8 @@ impl Engine {
             arrivals,
             noting: RwLock::new(()),
             written: Written::new(pages),
+            at_work: AtWork::default(),
+            generations: RwLock::new(source.as_ref().map(|source| source.generations()).unwrap_or_default()),
             guards: Guards::new(pages, KEPT_PAGES),
             stripes: Stripes::new(),
             gate: RwLock::new(()),
@@ -191,10 +198,10 @@ impl Engine {
     pub(crate) fn mark(&self, pages: Range<u32>) -> bool {
         // The map is a file: what may have to wait for one happens before the gate, where in all likelihood
         // nothing is left to store then.
-        bits::set_range(self.map.unpublished(), pages.clone());
+        self.map.mark_unpublished(pages.clone());
         let _gate = self.gate.read();
         self.written.mark(pages.clone());
-        bits::set_range(self.map.unpublished(), pages.clone());
+        self.map.mark_unpublished(pages.clone());
         self.guards.any(pages.clone()) || bits::any(self.map.absent(), pages)
     }
 }

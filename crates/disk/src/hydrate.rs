@@ -182,11 +182,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes absent pages that are to be zero read as zeros: a write that was killed may have left bytes there.
+    /// Makes absent pages that are to be zero read as zeros: a write that was killed may have left bytes there, and so
+    /// does what the disk held before it was taken back.
     fn clear_leftovers(&self, bytes: Range<u64>) -> io::Result<()> {
         for left in self.raw.data(bytes) {
             let left = left?;
-            self.raw.write(left.start, &vec![0; (left.end - left.start) as usize])?;
+            self.make_hole(left)?;
         }
         Ok(())
     }

@@ -18,8 +18,8 @@
 //! told yet that it happened, and the same holds for a real disk that loses power.
 //!
 //! Pages are also marked *before* a write: if the process is killed in the middle, the page may be new
-//! already, and must not be taken for what the last snapshot has. The one gap: such a first mark does not
-//! outlive a seal *and* the publishing of it while the write is still in flight.
+//! already, and must not be taken for what the last snapshot has. So publishing takes no marks away where a
+//! change is at work.
 //!
 //! # What is promised
 //! - When a write, zeroing or trim was acknowledged, its content and its mark survive the death of the
@@ -36,6 +36,7 @@
 //! not flushed, or anything of a medium that failed a sync (the guest is told, and what was written since the one
 //! before may be lost) or that returns something else than it was given.
 
+mod at_work;
 mod bits;
 mod change;
 mod disk;
@@ -55,8 +56,10 @@ pub mod nbd;
 mod power;
 mod raw;
 mod regions;
+mod remains;
 mod seal;
 mod source;
+mod summary;
 mod written;
 
 pub use change::Zeroes;
@@ -65,5 +68,6 @@ pub use error::Error;
 pub use extents::Extent;
 pub use flush::DeferredFlushes;
 pub use hydrate::Hydration;
+pub use remains::Remains;
 pub use seal::Sealed;
 pub use source::Source;

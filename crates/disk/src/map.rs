@@ -16,6 +16,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use watari_types::PAGE_SIZE;
 use crate::Error;
 use crate::bits::{self, WORD_PAGES};
 use crate::mapped::{self, Mapped};
+use crate::summary::Summary;
 
 const MAGIC: &[u8; 8] = b"WATARMAP";
 const VERSION: u32 = 1;
@@ -35,6 +37,8 @@ pub(crate) struct Map {
     mapped: Mapped,
     bytes: u64,
     absent_pages: AtomicU64,
+    /// Of the unpublished pages.
+    summary: Summary,
 }
 
 impl Map {
@@ -58,7 +62,7 @@ impl Map {
             bits::set_range(map.absent(), 0..map.pages());
         }
         fill(&map)?;
-        map.count_absent();
+        map.count();
         fs::rename(&new, &path).map_err(Error::io("name", &path))?;
         Ok(map)
     }
@@ -94,19 +98,25 @@ impl Map {
         if !map.padding_is_clear() {
             return Err(damaged("the map has bits set for pages beyond the end of the disk"));
         }
-        map.count_absent();
+        map.count();
         Ok(map)
     }
 
     fn over(file: &File, bytes: u64) -> io::Result<Map> {
         let mapped = Mapped::new(file, file_bytes(bytes))?;
-        Ok(Map { mapped, bytes, absent_pages: AtomicU64::new(0) })
+        let summary = Summary::new(bits::words_for((bytes / PAGE_SIZE as u64) as u32));
+        Ok(Map { mapped, bytes, absent_pages: AtomicU64::new(0), summary })
     }
 
-    fn count_absent(&self) {
+    /// Finds out what is kept in memory only.
+    fn count(&self) {
         let absent =
             self.absent().iter().map(|word| u64::from(word.load(Ordering::Acquire).count_ones())).sum();
         self.absent_pages.store(absent, Ordering::Release);
+        let unpublished = self.unpublished().iter().enumerate();
+        unpublished
+            .filter(|(_, value)| value.load(Ordering::Acquire) != 0)
+            .for_each(|(word, _)| self.summary.set(word));
     }
 
     /// Bytes of the disk.
@@ -127,6 +137,28 @@ impl Map {
     /// The pages whose content is in no published snapshot.
     pub(crate) fn unpublished(&self) -> &[AtomicU64] {
         self.plane(1)
+    }
+
+    /// Marks pages as being in no published snapshot.
+    pub(crate) fn mark_unpublished(&self, pages: Range<u32>) {
+        for part in bits::parts(pages) {
+            let (word, mask) = bits::place(&part);
+            bits::set(&self.unpublished()[word], mask);
+            self.summary.set(word);
+        }
+    }
+
+    /// Takes marks of one word away. The gate must be held alone, and who marks must do so (again) with it held shared.
+    pub(crate) fn clear_unpublished(&self, word: usize, mask: u64) {
+        if self.unpublished()[word].fetch_and(!mask, Ordering::AcqRel) & !mask == 0 {
+            self.summary.clear(word);
+        }
+    }
+
+    /// The words in which pages are unpublished, with their marks.
+    pub(crate) fn unpublished_words(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        let value = |word: usize| (word, self.unpublished()[word].load(Ordering::Acquire));
+        self.summary.words().map(value).filter(|(_, value)| *value != 0)
     }
 
     /// How many pages are absent.

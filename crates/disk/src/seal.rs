@@ -10,11 +10,13 @@
 //! that scans and seals touch no file; a disk that is opened again has everything unpublished *pending*.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use watari_types::{Page, PageSet};
+use watari_types::{Generation, Page, PageSet};
 
 use crate::Disk;
+use crate::at_work;
 use crate::bits::{self, SparseWords};
 use crate::engine::Engine;
 use crate::guards::{Held, SealId};
@@ -109,39 +111,55 @@ impl Disk {
     /// published snapshot. Those written again since are only in the next scan, or in both.
     pub fn pending(&self) -> PageSet {
         let engine = self.engine();
-        let mut words = SparseWords::new();
-        for (word, value) in engine.map.unpublished().iter().enumerate() {
-            let value = value.load(Ordering::Acquire);
-            if value != 0 {
-                words.push((word as u32, value & !engine.written.word(word)));
-            }
-        }
-        bits::page_set(&words)
+        let pending = |(word, value): (usize, u64)| (word as u32, value & !engine.written.word(word));
+        bits::page_set(&engine.map.unpublished_words().map(pending).collect::<SparseWords>())
     }
 
-    /// Everything that was pending when `upto` was sealed, its own pages included, is in a published snapshot
-    /// now. Pages written or scanned since stay counted.
-    pub fn published(&self, upto: Sealed) {
+    /// Everything that was pending when `upto` was sealed, its own pages included, is in the published snapshot
+    /// `generation` now. Pages written or scanned since stay counted.
+    pub fn published(&self, upto: Sealed, generation: Generation) {
         debug_assert!(std::ptr::eq(self.engine(), upto.disk.engine()), "sealed on another disk");
-        upto.disk.engine().publish(upto.id);
+        upto.disk.engine().publish(upto.id, generation);
+    }
+
+    /// The pages that may have another content now than in the snapshot `generation` of this disk's history, which the
+    /// newest published one descends from: those that were changed since, and no others (but see [`Generations`] for
+    /// what is long ago). Takes time in proportion to what it finds.
+    ///
+    /// [`Generations`]: watari_types::Generations
+    pub fn changed_since(&self, generation: Generation) -> PageSet {
+        let engine = self.engine();
+        // In this order: what is published in between has its generation before it loses its mark.
+        let unpublished = engine.map.unpublished_words().map(|(word, value)| (word as u32, value));
+        let mut changed = bits::page_set(&unpublished.collect::<SparseWords>());
+        engine.generations.read().since(generation).for_each(|run| changed.insert_range(run));
+        changed
     }
 }
 
 impl Engine {
-    fn publish(&self, id: SealId) {
-        let unpublished = self.map.unpublished();
-        for start in (0..unpublished.len()).step_by(BATCH) {
+    fn publish(&self, id: SealId, generation: Generation) {
+        // The first time the source has them, too, and they are copied: not while nobody can write.
+        Arc::make_mut(&mut self.generations.write());
+        let unpublished: SparseWords =
+            self.map.unpublished_words().map(|(word, value)| (word as u32, value)).collect();
+        for batch in unpublished.chunks(BATCH) {
             // Alone: between a writer's two marks of one page there must be no room for this.
             let _gate = self.gate.write();
-            let later = self.guards.later(id);
-            for (word, value) in unpublished.iter().enumerate().skip(start).take(BATCH) {
-                if value.load(Ordering::Acquire) != 0 {
-                    let since = self.written.word(word) | later.get(&(word as u32)).copied().unwrap_or(0);
-                    value.fetch_and(since, Ordering::AcqRel);
-                }
+            let (later, at_work) = (self.guards.later(id), self.at_work.now());
+            let mut generations = self.generations.write();
+            let generations = Arc::make_mut(&mut generations);
+            for (index, _) in batch {
+                let word = *index as usize;
+                let since = self.written.word(word)
+                    | later.get(index).copied().unwrap_or(0)
+                    | at_work::bits_of_word(&at_work, word);
+                let covered = self.map.unpublished()[word].load(Ordering::Acquire) & !since;
+                bits::runs_in_word(word, covered).for_each(|run| generations.record(generation, run));
+                self.map.clear_unpublished(word, covered);
             }
         }
-        let differs = |pages| bits::any(unpublished, pages);
+        let differs = |pages| bits::any(self.map.unpublished(), pages);
         if let Err(err) = self.ledger.published(differs, || self.make_durable()) {
             // They stay touched: after a loss of power more would be compared than need be.
             tracing::warn!("the disk cannot be synced: {err}");

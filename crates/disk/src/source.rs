@@ -2,6 +2,9 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
+
+use watari_types::Generations;
 
 /// The content of pages that are not in the disk's file yet: a snapshot in the store, a peer.
 ///
@@ -16,4 +19,7 @@ pub trait Source: Send + Sync {
     /// The runs of pages from `first` on and below `end` that are not zero: ascending, not overlapping,
     /// clipped to the range. All others are zero and will not be read.
     fn data_runs(&self, first: u32, end: u32) -> Vec<Range<u32>>;
+
+    /// When each page changed last, in the history that led to what the source holds.
+    fn generations(&self) -> Arc<Generations>;
 }

@@ -3,24 +3,21 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::bits::{self, SparseWords, WORD_PAGES};
+use crate::bits::{self, SparseWords};
+use crate::summary::Summary;
 
-/// A bitmap with a summary above it (a bit per word), which makes [`Written::take`] proportional to what was
-/// written: of a 100 GiB disk it looks at 50 KB.
+/// A bitmap with a summary above it, which makes [`Written::take`] proportional to what was written.
 ///
 /// The summary may only be trusted because marking and taking exclude each other; the engine's gate sees to it.
 pub(crate) struct Written {
     words: Vec<AtomicU64>,
-    summary: Vec<AtomicU64>,
+    summary: Summary,
 }
 
 impl Written {
     pub(crate) fn new(pages: u32) -> Written {
         let words = bits::words_for(pages);
-        Written {
-            words: bits::clear_bitmap(words),
-            summary: bits::clear_bitmap(words.div_ceil(WORD_PAGES as usize)),
-        }
+        Written { words: bits::clear_bitmap(words), summary: Summary::new(words) }
     }
 
     /// Marks `pages`. The gate must be held, shared or not.
@@ -28,28 +25,19 @@ impl Written {
         for part in bits::parts(pages) {
             let (word, mask) = bits::place(&part);
             bits::set(&self.words[word], mask);
-            bits::set(&self.summary[word / WORD_PAGES as usize], 1 << (word as u32 % WORD_PAGES));
+            self.summary.set(word);
         }
     }
 
     /// Takes all marks away and returns them. The gate must be held alone.
     pub(crate) fn take(&self) -> SparseWords {
-        let mut taken = SparseWords::new();
-        for (index, summary) in self.summary.iter().enumerate() {
-            let marked = summary.swap(0, Ordering::AcqRel);
-            for word in bits::runs_in_word(index, marked).flatten() {
-                let value = self.words[word as usize].swap(0, Ordering::AcqRel);
-                if value != 0 {
-                    taken.push((word, value));
-                }
-            }
-        }
-        taken
+        let marked = |word: usize| (word as u32, self.words[word].swap(0, Ordering::AcqRel));
+        self.summary.take().map(marked).filter(|(_, value)| *value != 0).collect()
     }
 
     /// Whether nothing is marked; what is being marked may be missed.
     pub(crate) fn is_empty(&self) -> bool {
-        self.summary.iter().all(|word| word.load(Ordering::Acquire) == 0)
+        self.summary.is_empty()
     }
 
     /// The marks of one word.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::place;
 use watari_disk::{Disk, Source};
-use watari_types::{PAGE_SIZE, PageSet};
+use watari_types::{Generation, Generations, PAGE_SIZE, PageSet};
 
 const WRITERS: u64 = 4;
 const PAGES_EACH: u64 = 300;
@@ -31,6 +31,10 @@ impl Source for Blank {
 
     fn data_runs(&self, first: u32, end: u32) -> Vec<Range<u32>> {
         std::iter::once(first..end).collect()
+    }
+
+    fn generations(&self) -> Arc<Generations> {
+        Arc::default()
     }
 }
 
@@ -91,7 +95,7 @@ impl Replica {
             sealed.read(page, &mut content).unwrap();
             self.stamps[page as usize] = stamp(&content);
         }
-        disk.published(sealed);
+        disk.published(sealed, Generation(1));
         for writer in 0..WRITERS {
             self.check(writer, before[writer as usize], after[writer as usize]);
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use common::{memory, pattern, place};
 use watari_disk::{Disk, Error, Source, Zeroes};
-use watari_types::PAGE_SIZE;
+use watari_types::{Generation, Generations, PAGE_SIZE};
 
 fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
     OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, at).unwrap();
@@ -95,7 +95,7 @@ fn regions_that_are_left_alone_are_forgotten_in_the_end() {
     }
     for _ in 0..12 {
         disk.write_at(256 * 4096, &[2; 4096]).unwrap();
-        disk.published(disk.seal());
+        disk.published(disk.seal(), Generation(1));
     }
     drop(disk);
     lose_power(&path);
@@ -169,6 +169,10 @@ impl Source for Broken {
 
     fn data_runs(&self, first: u32, end: u32) -> Vec<std::ops::Range<u32>> {
         std::iter::once(first..end).collect()
+    }
+
+    fn generations(&self) -> Arc<Generations> {
+        Arc::default()
     }
 }
 

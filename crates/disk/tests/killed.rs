@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::{memory, pattern, place};
 use watari_disk::Disk;
-use watari_types::PAGE_SIZE;
+use watari_types::{Generation, PAGE_SIZE};
 
 const PAGES: u32 = 300;
 const BYTES: usize = PAGES as usize * PAGE_SIZE;
@@ -51,7 +51,7 @@ fn child_that_writes_until_it_is_killed() {
                     sealed.read(number, &mut page).unwrap();
                 }
                 parent.write_all(&PUBLISHING.to_le_bytes()).unwrap();
-                disk.published(sealed);
+                disk.published(sealed, Generation(1));
             }
             _ => {}
         }

@@ -5,12 +5,15 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use common::{memory, pattern, place};
+use common::{Memory, memory, pattern, place};
 use proptest::prelude::*;
-use watari_disk::{Disk, Sealed, Zeroes};
-use watari_types::{PAGE_SIZE, PageSet};
+use watari_disk::{Disk, Sealed, Source, Zeroes};
+use watari_types::{Generation, Generations, PAGE_SIZE, PageSet};
 
 const PAGES: u32 = 200;
 const BYTES: u64 = PAGES as u64 * PAGE_SIZE as u64;
@@ -28,6 +31,7 @@ enum Op {
     Publish,
     Reopen,
     Hydrate,
+    GoBack { to: usize },
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -51,6 +55,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::Publish),
         1 => Just(Op::Reopen),
         1 => Just(Op::Hydrate),
+        1 => (0usize..4).prop_map(|to| Op::GoBack { to }),
     ];
     prop::collection::vec(op, 1..60)
 }
@@ -64,13 +69,44 @@ struct OpenSeal {
     changed_since: BTreeSet<u32>,
 }
 
+/// What was published, as a store has it.
+struct Snapshot {
+    generation: Generation,
+    content: Vec<u8>,
+    /// Pages that are not as in the one before.
+    differing: BTreeSet<u32>,
+    /// Pages changed since it.
+    changed_since: BTreeSet<u32>,
+}
+
+/// The newest snapshot of a line, as a source.
+struct Line {
+    content: Memory,
+    generations: Arc<Generations>,
+}
+
+impl Source for Line {
+    fn read(&self, first: u32, into: &mut [u8]) -> io::Result<()> {
+        self.content.read(first, into)
+    }
+
+    fn data_runs(&self, first: u32, end: u32) -> Vec<Range<u32>> {
+        self.content.data_runs(first, end)
+    }
+
+    fn generations(&self) -> Arc<Generations> {
+        self.generations.clone()
+    }
+}
+
 struct Model {
     path: PathBuf,
     source: Vec<u8>,
     disk: Option<Disk>,
     content: Vec<u8>,
-    /// Content at the last publishing: what the newest snapshot has.
-    published: Vec<u8>,
+    /// The snapshots that led to the newest one, from what the disk began with on.
+    line: Vec<Snapshot>,
+    newest: u64,
     unpublished: BTreeSet<u32>,
     written: BTreeSet<u32>,
     seals: Vec<OpenSeal>,
@@ -78,6 +114,10 @@ struct Model {
 
 fn pages(at: u64, len: u64) -> std::ops::Range<u32> {
     (at / PAGE_SIZE as u64) as u32..(at + len).div_ceil(PAGE_SIZE as u64) as u32
+}
+
+fn differing(one: &[u8], other: &[u8]) -> BTreeSet<u32> {
+    (0..PAGES).filter(|number| page(one, *number) != page(other, *number)).collect()
 }
 
 fn page(content: &[u8], page: u32) -> &[u8] {
@@ -94,9 +134,9 @@ impl Model {
         for page in pages(at, len) {
             self.written.insert(page);
             self.unpublished.insert(page);
-            for seal in &mut self.seals {
-                seal.changed_since.insert(page);
-            }
+            let seals = self.seals.iter_mut().map(|seal| &mut seal.changed_since);
+            let snapshots = self.line.iter_mut().map(|snapshot| &mut snapshot.changed_since);
+            seals.chain(snapshots).for_each(|changed| changed.extend([page]));
         }
     }
 
@@ -148,12 +188,13 @@ impl Model {
             Op::Reopen => {
                 self.seals.clear();
                 self.disk = None;
-                self.disk = Some(Disk::open(&self.path, memory(&self.source)).unwrap());
+                self.disk = Some(Disk::open(&self.path, Some(self.line())).unwrap());
                 let unpublished: BTreeSet<u32> = self.disk().pending().iter().collect();
                 assert!(self.unpublished.is_superset(&unpublished), "unpublished though never written");
                 self.check_unpublished(&unpublished);
                 self.written.clear();
             }
+            Op::GoBack { to } => self.go_back(to),
             Op::Hydrate => {
                 self.disk().hydrate().wait();
                 assert_eq!(self.disk().absent(), 0);
@@ -178,23 +219,84 @@ impl Model {
     fn check_unpublished(&self, unpublished: &BTreeSet<u32>) {
         for number in (0..PAGES).filter(|number| !unpublished.contains(number)) {
             assert!(
-                page(&self.content, number) == page(&self.published, number),
+                page(&self.content, number) == page(&self.last().content, number),
                 "page {number} is forgotten"
             );
         }
+        self.check_generations();
+    }
+
+    /// What is said to have changed since any snapshot holds everything that differs from it, and nothing that was
+    /// left alone.
+    fn check_generations(&self) {
+        for snapshot in &self.line {
+            let found: BTreeSet<u32> = self.disk().changed_since(snapshot.generation).iter().collect();
+            let generation = snapshot.generation;
+            assert!(
+                differing(&self.content, &snapshot.content).is_subset(&found),
+                "missed since {generation}"
+            );
+            assert!(found.is_subset(&snapshot.changed_since), "left alone since {generation}");
+        }
+    }
+
+    fn last(&self) -> &Snapshot {
+        self.line.last().unwrap()
+    }
+
+    /// The line's newest snapshot as the store would give it.
+    fn line(&self) -> Arc<dyn Source> {
+        let mut generations = Generations::new();
+        for snapshot in &self.line {
+            snapshot
+                .differing
+                .iter()
+                .for_each(|page| generations.record(snapshot.generation, *page..page + 1));
+        }
+        Arc::new(Line { content: Memory(self.source.clone()), generations: Arc::new(generations) })
+    }
+
+    /// Takes the disk back to an older snapshot, or to the newest.
+    fn go_back(&mut self, to: usize) {
+        let to = to.min(self.line.len() - 1);
+        let left_behind: BTreeSet<u32> =
+            self.line.drain(to + 1..).flat_map(|snapshot| snapshot.differing).collect();
+        (self.seals, self.disk) = (Vec::new(), None);
+        let remains = Disk::revoke(&self.path, Some(&left_behind.into_iter().collect())).unwrap().unwrap();
+        assert!(Disk::open(&self.path, None).is_err(), "a disk that was revoked is none");
+        self.content = self.last().content.clone();
+        self.source = self.content.clone();
+        self.unpublished.clear();
+        self.written.clear();
+        let mut later = BTreeSet::new();
+        for snapshot in self.line.iter_mut().rev() {
+            snapshot.changed_since = later.clone();
+            later.extend(&snapshot.differing);
+        }
+        self.disk = Some(Disk::create_from(&self.path, remains, self.line()).unwrap());
+        self.check_generations();
     }
 
     fn publish(&mut self) {
         let Some(mut seal) = self.seals.pop() else { return };
         let unread = std::mem::take(&mut seal.unread).into_iter().collect();
         read_sealed(&mut seal, unread);
-        self.published = seal.content;
-        self.unpublished = seal.changed_since;
-        self.disk().published(seal.sealed);
+        self.newest += 1;
+        let generation = Generation(self.newest);
+        self.disk().published(seal.sealed, generation);
+        self.unpublished = seal.changed_since.clone();
+        let differing = differing(&seal.content, &self.last().content);
+        self.line.push(Snapshot {
+            generation,
+            content: seal.content,
+            differing,
+            changed_since: seal.changed_since,
+        });
         // An older seal is of an older snapshot now, which nobody would publish.
         self.seals.clear();
         let found: BTreeSet<u32> = self.disk().pending().iter().collect();
         assert!(self.unpublished.is_superset(&found), "published and still pending");
+        self.check_generations();
     }
 }
 
@@ -216,7 +318,13 @@ fn run(with_source: bool, ops: &[Op]) {
         path,
         disk: Some(disk),
         content: source.clone(),
-        published: source.clone(),
+        line: vec![Snapshot {
+            generation: Generation(0),
+            content: source.clone(),
+            differing: BTreeSet::new(),
+            changed_since: BTreeSet::new(),
+        }],
+        newest: 0,
         source,
         unpublished: BTreeSet::new(),
         written: BTreeSet::new(),
@@ -258,7 +366,7 @@ fn what_was_scanned_after_a_seal_stays_pending_when_the_seal_is_published() {
     write(4);
     write(2);
     assert_eq!(sealed.pages().iter().collect::<Vec<_>>(), [2]);
-    disk.published(sealed);
+    disk.published(sealed, Generation(1));
     assert_eq!(disk.pending().iter().collect::<Vec<_>>(), [3]);
     assert_eq!(disk.scan().iter().collect::<Vec<_>>(), [2, 4]);
     drop(disk);

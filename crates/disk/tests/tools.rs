@@ -12,7 +12,7 @@ use std::sync::Arc;
 use common::{Memory, memory, pattern, place};
 use watari_disk::Disk;
 use watari_disk::nbd::{Export, Exports, ReadOnly, Server};
-use watari_types::PAGE_SIZE;
+use watari_types::{Generation, PAGE_SIZE};
 
 fn serve(folder: &Path, exports: Vec<(&str, Arc<dyn Export>)>) -> (Server, impl Fn(&str) -> String) {
     let socket = folder.join("nbd");
@@ -157,7 +157,7 @@ fn fio_verifies_what_it_wrote_while_the_disk_is_sealed_and_hydrated() {
         for page in sealed.pages().iter() {
             sealed.read(page, &mut got).unwrap();
         }
-        disk.published(sealed);
+        disk.published(sealed, Generation(1));
     }
     let said = fio.join().unwrap();
     assert!(said.contains("err= 0"), "{said}");

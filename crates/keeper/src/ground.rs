@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use watari_disk::{Disk, nbd};
+use watari_disk::{Disk, Remains, nbd};
 use watari_qemu::{
     AGENT_SOCKET, Accel, AccelProbe, BootFiles, Launch, MemoryBacking, Monitor, QMP_SOCKET, Qemu,
     RAM_BLOCK_MAIN, RamBlock, SERIAL_SOCKET, VNC_SOCKET,
 };
 use watari_ram::{Born, ProcessMemory};
 use watari_store::{NodeKey, Store};
-use watari_types::{Boot, PAGE_SIZE, PageSet, RegionName};
+use watari_types::{Boot, PAGE_SIZE, PageSet, RegionName, SnapshotId};
 
 use crate::heads;
 use crate::history::History;
@@ -98,19 +98,32 @@ impl Ground {
         (0..self.file.config.disks.len()).map(open).collect()
     }
 
-    /// Makes the machine's disks unusable until [`Ground::create_disks`], durably.
-    pub(crate) fn revoke_disks(&self) -> Result<()> {
-        let disks = 0..self.file.config.disks.len();
-        Ok(disks.into_iter().try_for_each(|index| Disk::revoke(&self.home.disk(index)))?)
+    /// Makes the machine's disks unusable until [`Ground::create_disks`], durably. Returns of each what can be kept
+    /// when the machine is to stand at `wanted`.
+    pub(crate) fn revoke_disks(&self, history: &History, wanted: SnapshotId) -> Result<Vec<Option<Remains>>> {
+        let head = history.refs().head()?;
+        let differing = head.map(|head| history.store().changed_between(head.id, wanted));
+        let differing = differing.and_then(|found| {
+            found.inspect_err(|error| tracing::warn!("the disks are made anew: {error}")).ok()
+        });
+        let revoke = |index| {
+            let name = RegionName::disk(index);
+            let differing = differing.as_ref().map(|all| all.get(&name).cloned().unwrap_or_default());
+            Ok(Disk::revoke(&self.home.disk(index), differing.as_ref())?)
+        };
+        (0..self.file.config.disks.len()).map(revoke).collect()
     }
 
-    /// New disks with the content of the base, none of it here yet.
-    pub(crate) fn create_disks(&self, history: &History) -> Result<Vec<Disk>> {
-        let create = |(index, disk): (usize, &watari_types::DiskConfig)| {
-            let source = history.source(&RegionName::disk(index));
-            Ok(Disk::create(&self.home.disk(index), disk.bytes, Some(source))?)
+    /// New disks with the content of the base, of which only what remains of the old ones is here yet.
+    pub(crate) fn create_disks(&self, history: &History, remains: Vec<Option<Remains>>) -> Result<Vec<Disk>> {
+        let create = |((index, disk), remains): ((usize, &watari_types::DiskConfig), Option<Remains>)| {
+            let (path, source) = (self.home.disk(index), history.source(&RegionName::disk(index)));
+            Ok(match remains.filter(|remains| remains.bytes() == disk.bytes) {
+                Some(remains) => Disk::create_from(&path, remains, source)?,
+                None => Disk::create(&path, disk.bytes, Some(source))?,
+            })
         };
-        self.file.config.disks.iter().enumerate().map(create).collect()
+        self.file.config.disks.iter().enumerate().zip(remains).map(create).collect()
     }
 
     /// The machine's disk socket. Who connects to it waits until the disks are served.

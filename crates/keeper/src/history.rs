@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use watari_disk::Source;
-use watari_store::{Refs, Snapshot, Store};
-use watari_types::{Delta, Generation, MachineId, PAGE_SIZE, PageTable, RegionName, SnapshotId};
+use watari_store::{Refs, RegionAt, Snapshot, Store};
+use watari_types::{Delta, Generation, Generations, MachineId, PAGE_SIZE, PageTable, RegionName, SnapshotId};
 
 use crate::record::Point;
 use crate::{Error, Result};
@@ -16,16 +16,24 @@ pub(crate) struct History {
     machine: MachineId,
     base: Option<(Point, Snapshot)>,
     tables: Arc<BTreeMap<RegionName, PageTable>>,
+    /// When the pages of each region changed last, at the snapshot that was loaded. What comes later each disk keeps
+    /// itself.
+    generations: BTreeMap<RegionName, Arc<Generations>>,
 }
 
 impl History {
     /// Loads the history of `machine` as seen from the snapshot its present state descends from.
     pub(crate) fn load(store: &Store, machine: MachineId, base: Option<Point>) -> Result<History> {
-        let (base, tables) = match base {
-            Some(point) => (Some((point, store.snapshot(point.id)?)), store.page_tables(point.id)?),
+        let (base, regions) = match base {
+            Some(point) => (Some((point, store.snapshot(point.id)?)), store.regions(point.id)?),
             None => (None, BTreeMap::new()),
         };
-        Ok(History { store: store.clone(), machine, base, tables: Arc::new(tables) })
+        let (mut tables, mut generations) = (BTreeMap::new(), BTreeMap::new());
+        for (name, region) in regions {
+            tables.insert(name.clone(), region.table);
+            generations.insert(name, Arc::new(region.generations));
+        }
+        Ok(History { store: store.clone(), machine, base, tables: Arc::new(tables), generations })
     }
 
     /// The store behind it.
@@ -93,7 +101,8 @@ impl History {
     /// The content of `region` at the base, for a disk or a file that is not here yet.
     pub(crate) fn source(&self, region: &RegionName) -> Arc<dyn Source> {
         let table = self.tables.get(region).cloned().unwrap_or_default();
-        Arc::new(StoreSource { store: self.store.clone(), table })
+        let generations = self.generations.get(region).cloned().unwrap_or_default();
+        Arc::new(StoreSource { store: self.store.clone(), table, generations })
     }
 }
 
@@ -101,6 +110,7 @@ impl History {
 pub struct StoreSource {
     store: Store,
     table: PageTable,
+    generations: Arc<Generations>,
 }
 
 impl StoreSource {
@@ -109,11 +119,11 @@ impl StoreSource {
     /// # Errors
     /// When the snapshot cannot be read, or has no such region.
     pub fn open(store: &Store, snapshot: SnapshotId, region: &RegionName) -> Result<StoreSource> {
-        let table = store
-            .page_tables(snapshot)?
+        let RegionAt { table, generations } = store
+            .regions(snapshot)?
             .remove(region)
             .ok_or_else(|| Error::NoRegion { snapshot, region: region.clone() })?;
-        Ok(StoreSource { store: store.clone(), table })
+        Ok(StoreSource { store: store.clone(), table, generations: Arc::new(generations) })
     }
 }
 
@@ -127,5 +137,9 @@ impl Source for StoreSource {
 
     fn data_runs(&self, first: u32, end: u32) -> Vec<std::ops::Range<u32>> {
         self.table.runs(first..end)
+    }
+
+    fn generations(&self) -> Arc<Generations> {
+        self.generations.clone()
     }
 }

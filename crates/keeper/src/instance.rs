@@ -87,7 +87,7 @@ impl Instance {
     pub(crate) fn published(&mut self, point: Point, delta: &Delta, sealed: Vec<Sealed>) -> Result<()> {
         self.ram.published();
         for (disk, sealed) in self.disks.iter().zip(sealed) {
-            disk.published(sealed);
+            disk.published(sealed, point.generation);
         }
         self.history.advance(point, delta)?;
         self.board.set_generation(point.generation);

@@ -123,9 +123,9 @@ impl Ground {
         let devices = store.device_state(point.id)?.ok_or(Error::NoMemoryImage { snapshot: point.id })?;
         // The disks and the head, which says what they descend from, change together: between these steps there
         // are no disks, and all that can be done with the machine is to restore it.
-        self.revoke_disks()?;
+        let remains = self.revoke_disks(&history, point.id)?;
         history.refs().set_head(point.generation, point.id)?;
-        let disks = self.create_disks(&history)?;
+        let disks = self.create_disks(&history, remains)?;
         let server = self.serve(listener, &disks)?;
         let table = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?);
         if let (Some(memory), Some(table)) = (memory, table) {

@@ -1,10 +1,12 @@
 //! Snapshots in the store: published, read back, and laid over each other.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
 
-use watari_types::{Delta, PageHash, PageTable, RegionDelta, RegionName, SnapshotId};
+use watari_types::{
+    Delta, Generation, Generations, PageHash, PageSet, PageTable, RegionDelta, RegionName, SnapshotId,
+};
 
 use crate::compress::compressor;
 use crate::error::{At, Error};
@@ -76,31 +78,85 @@ impl Store {
     /// What every region of the machine held at that snapshot: all deltas from the first one on, laid over each
     /// other.
     pub fn page_tables(&self, id: SnapshotId) -> Result<BTreeMap<RegionName, PageTable>, Error> {
+        Ok(self.regions(id)?.into_iter().map(|(name, region)| (name, region.table)).collect())
+    }
+
+    /// What every region of the machine held at that snapshot, and when its pages changed last. Takes time in
+    /// proportion to the whole history.
+    pub fn regions(&self, id: SnapshotId) -> Result<BTreeMap<RegionName, RegionAt>, Error> {
         let newest = self.snapshot(id)?;
-        let mut line = vec![id];
-        let mut parent = newest.draft.parent;
-        let mut seen = HashSet::from([id]);
-        while let Some(id) = parent {
-            // Headers are read without checking the id, which is what makes a circle impossible.
-            if !seen.insert(id) {
-                return Err(Error::damaged(&self.layout().snapshot(id), "it is its own ancestor"));
-            }
-            line.push(id);
-            parent = self.snapshot(id)?.draft.parent;
-        }
         let sizes: BTreeMap<_, _> =
             newest.draft.regions.iter().map(|region| (&region.name, region.pages())).collect();
-        let mut tables: BTreeMap<RegionName, PageTable> =
-            sizes.keys().map(|name| ((*name).clone(), PageTable::new())).collect();
-        for id in line.into_iter().rev() {
+        let mut regions: BTreeMap<RegionName, RegionAt> =
+            sizes.keys().map(|name| ((*name).clone(), RegionAt::default())).collect();
+        for (id, generation) in self.line(id).collect::<Result<Vec<_>, Error>>()?.into_iter().rev() {
             let manifest = self.manifest(id)?;
-            for (region, runs) in manifest.deltas()? {
-                if let (Some(table), Some(pages)) = (tables.get_mut(region), sizes.get(region)) {
-                    runs.iter().for_each(|run| lay_over(table, run, *pages));
+            for (name, runs) in manifest.deltas()? {
+                if let (Some(region), Some(pages)) = (regions.get_mut(name), sizes.get(name)) {
+                    runs.iter().for_each(|run| region.lay_over(run, *pages, generation));
                 }
             }
         }
-        Ok(tables)
+        Ok(regions)
+    }
+
+    /// The pages of each region that may not be the same in two snapshots: what changed in either since the newest
+    /// one that both descend from. Takes time in proportion to those changes, however long the history before.
+    pub fn changed_between(
+        &self,
+        one: SnapshotId,
+        other: SnapshotId,
+    ) -> Result<BTreeMap<RegionName, PageSet>, Error> {
+        let mut changed: BTreeMap<RegionName, PageSet> = BTreeMap::new();
+        for id in self.apart(one, other)? {
+            let manifest = self.manifest(id)?;
+            for (name, runs) in manifest.deltas()? {
+                let pages = changed.entry(name.clone()).or_default();
+                runs.iter().for_each(|run| pages.insert_range(run.pages()));
+            }
+        }
+        Ok(changed)
+    }
+
+    /// The snapshots that only one of the two is or descends from.
+    fn apart(&self, one: SnapshotId, other: SnapshotId) -> Result<Vec<SnapshotId>, Error> {
+        let mut lines = [self.line(one), self.line(other)];
+        let mut passed: [HashMap<SnapshotId, usize>; 2] = Default::default();
+        let mut is_over = [false; 2];
+        // In turn, so that neither is followed far beyond where they meet.
+        for turn in [0, 1].into_iter().cycle() {
+            match lines[turn].next().transpose()? {
+                Some((id, _)) => {
+                    if let Some(meeting) = passed[1 - turn].get(&id).copied() {
+                        passed[1 - turn].retain(|_, position| *position < meeting);
+                        break;
+                    }
+                    let position = passed[turn].len();
+                    passed[turn].insert(id, position);
+                }
+                None => is_over[turn] = true,
+            }
+            if is_over == [true; 2] {
+                break;
+            }
+        }
+        Ok(passed.into_iter().flat_map(HashMap::into_keys).collect())
+    }
+
+    /// A snapshot and those it descends from, the newest first, each with its generation.
+    fn line(&self, id: SnapshotId) -> impl Iterator<Item = Result<(SnapshotId, Generation), Error>> + '_ {
+        let (mut next, mut seen) = (Some(id), HashSet::new());
+        std::iter::from_fn(move || {
+            let id = next.take()?;
+            // Headers are read without checking the id, which is what makes a circle impossible.
+            if !seen.insert(id) {
+                return Some(Err(Error::damaged(&self.layout().snapshot(id), "it is its own ancestor")));
+            }
+            Some(self.snapshot(id).map(|snapshot| {
+                next = snapshot.draft.parent;
+                (id, snapshot.draft.generation)
+            }))
+        })
     }
 
     /// Reads a manifest and checks it against its id.
@@ -142,19 +198,31 @@ fn pages_of(runs: &[Run<'_>]) -> RegionDelta {
     pages.into_iter().collect()
 }
 
-/// Lays a run over the table of a region of `pages` pages, in time that does not depend on how many zero pages
-/// become zero again.
-fn lay_over(table: &mut PageTable, run: &Run<'_>, pages: u64) {
-    match *run {
-        Run::Zero { first, count } => {
-            let end = u32::try_from((u64::from(first) + count).min(pages)).unwrap_or(u32::MAX);
-            for page in table.runs(first..end).into_iter().flatten() {
-                table.set(page, PageHash::ZERO_PAGE);
+/// A region at one snapshot.
+#[derive(Clone, Default)]
+pub struct RegionAt {
+    /// What it holds.
+    pub table: PageTable,
+    /// When its pages changed last.
+    pub generations: Generations,
+}
+
+impl RegionAt {
+    /// Lays a run over a region of `pages` pages, in time that does not depend on how many zero pages become zero again.
+    fn lay_over(&mut self, run: &Run<'_>, pages: u64, generation: Generation) {
+        match *run {
+            Run::Zero { first, count } => {
+                let end = u32::try_from((u64::from(first) + count).min(pages)).unwrap_or(u32::MAX);
+                for run in self.table.runs(first..end) {
+                    self.generations.record(generation, run.clone());
+                    run.for_each(|page| self.table.set(page, PageHash::ZERO_PAGE));
+                }
             }
-        }
-        Run::Data { first, hashes } => {
-            let left = pages.saturating_sub(u64::from(first)).min(hashes.len() as u64) as usize;
-            table.set_run(first, &hashes[..left]);
+            Run::Data { first, hashes } => {
+                let left = pages.saturating_sub(u64::from(first)).min(hashes.len() as u64) as u32;
+                self.generations.record(generation, first..first.saturating_add(left));
+                self.table.set_run(first, &hashes[..left as usize]);
+            }
         }
     }
 }

@@ -38,6 +38,7 @@ mod store;
 mod verify;
 
 pub use error::Error;
+pub use history::RegionAt;
 pub use key::NodeKey;
 pub use pack::{PackStats, PackWriter};
 pub use refs::{Head, Refs, Survey};

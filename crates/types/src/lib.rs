@@ -4,6 +4,7 @@
 //! pages on an older snapshot. Nothing here does I/O.
 
 mod delta;
+mod generations;
 mod ids;
 mod machine;
 mod page;
@@ -14,6 +15,7 @@ mod report;
 mod rev;
 
 pub use delta::{Delta, RegionDelta};
+pub use generations::Generations;
 pub use ids::{Epoch, Generation, MachineId, NodeId, ParseIdError, SnapshotId};
 pub use machine::{
     BOOT_INITRD, BOOT_KERNEL, Boot, DiskConfig, MachineConfig, MachineName, MemorySize, NameError, NicConfig,

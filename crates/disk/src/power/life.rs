@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use watari_types::{PAGE_SIZE, Page};
+use watari_types::{Generation, Generations, PAGE_SIZE, Page};
 
 use super::medium::{Content, Event, Fate, LedgerWords, Random, Recorder, Remains, SECTOR};
 use crate::engine::Engine;
@@ -61,6 +61,10 @@ impl Source for Snapshot {
     fn data_runs(&self, first: u32, end: u32) -> Vec<Range<u32>> {
         let is_data = |page: &u32| page_of(&self.0, *page).iter().any(|byte| *byte != 0);
         (first..end).filter(is_data).map(|page| page..page + 1).collect()
+    }
+
+    fn generations(&self) -> Arc<Generations> {
+        Arc::default()
     }
 }
 
@@ -224,7 +228,7 @@ fn perform(disk: &Disk, operation: &Operation, seals: &mut Vec<Sealed>) {
             for number in sealed.pages().iter() {
                 sealed.read(number, &mut page).unwrap();
             }
-            disk.published(sealed);
+            disk.published(sealed, Generation(1));
         }
         Operation::Hydrate { pages } => {
             disk.engine().hydrate(pages.clone(), |_| false).unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use watari_disk::Source;
-use watari_types::PAGE_SIZE;
+use watari_types::{Generations, PAGE_SIZE};
 
 /// A source over bytes in memory.
 pub(crate) struct Memory(pub(crate) Vec<u8>);
@@ -23,6 +23,10 @@ impl Source for Memory {
     fn data_runs(&self, first: u32, end: u32) -> Vec<Range<u32>> {
         let zero = |page: u32| self.0[page as usize * PAGE_SIZE..][..PAGE_SIZE].iter().all(|byte| *byte == 0);
         (first..end).filter(|page| !zero(*page)).map(|page| page..page + 1).collect()
+    }
+
+    fn generations(&self) -> Arc<Generations> {
+        Arc::default()
     }
 }
 

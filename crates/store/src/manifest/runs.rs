@@ -1,5 +1,7 @@
 //! A region's delta as runs of pages; see docs/FORMAT.md, *Snapshots*.
 
+use std::ops::Range;
+
 use watari_types::{PageHash, RegionDelta};
 
 use super::header::DeltaSize;
@@ -19,6 +21,17 @@ pub(crate) enum Run<'a> {
     Zero { first: u32, count: u64 },
     /// The pages from `first` on have the content of these names now.
     Data { first: u32, hashes: &'a [[u8; 32]] },
+}
+
+impl Run<'_> {
+    /// The pages that changed.
+    pub(crate) fn pages(&self) -> Range<u32> {
+        let (first, count) = match *self {
+            Run::Zero { first, count } => (first, count),
+            Run::Data { first, hashes } => (first, hashes.len() as u64),
+        };
+        first..u32::try_from(u64::from(first) + count).unwrap_or(u32::MAX)
+    }
 }
 
 /// The runs of a delta, as bytes, and how many there are.

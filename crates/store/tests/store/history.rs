@@ -38,6 +38,40 @@ fn deltas_are_laid_over_each_other_from_the_first_on() {
 }
 
 #[test]
+fn every_page_has_the_generation_it_changed_in_last() {
+    let (_folder, store) = store();
+    let first = commit(&store, 1, None, &[(0, 1), (1, 2), (2, 3), (9, 4)]);
+    let second = commit(&store, 4, Some(first), &[(1, 0), (2, 5), (3, 6), (7, 0)]);
+    let disk = &store.regions(second).unwrap()[&RegionName::disk(0)];
+    let generations = [0, 1, 2, 3, 7, 9].map(|page| disk.generations.of(page).map(|generation| generation.0));
+    assert_eq!(generations, [Some(1), Some(4), Some(4), Some(4), None, Some(1)], "page 7 was zero before");
+    let since = |generation| disk.generations.since(Generation(generation)).flatten().collect::<Vec<_>>();
+    assert_eq!((since(0), since(1), since(4)), (vec![0, 1, 2, 3, 9], vec![1, 2, 3], vec![]));
+}
+
+#[test]
+fn what_changed_between_two_snapshots_is_what_changed_in_either_since_they_parted() {
+    let (_folder, store) = store();
+    let root = commit(&store, 1, None, &[(0, 1), (1, 2)]);
+    let fork = commit(&store, 2, Some(root), &[(1, 3)]);
+    let left = commit(&store, 3, Some(fork), &[(5, 1)]);
+    let left = commit(&store, 4, Some(left), &[(6, 1), (0, 0)]);
+    let right = commit(&store, 5, Some(fork), &[(7, 1)]);
+    let stranger = commit(&store, 6, None, &[(3, 2)]);
+    let between = |one, other| {
+        let changed = store.changed_between(one, other).unwrap();
+        let back = store.changed_between(other, one).unwrap();
+        assert_eq!(changed, back);
+        changed.get(&RegionName::disk(0)).map(|pages| pages.iter().collect::<Vec<_>>()).unwrap_or_default()
+    };
+    assert_eq!(between(left, left), [0; 0]);
+    assert_eq!(between(fork, left), [0, 5, 6]);
+    assert_eq!(between(root, left), [0, 1, 5, 6]);
+    assert_eq!(between(right, left), [0, 5, 6, 7]);
+    assert_eq!(between(stranger, right), [0, 1, 3, 7]);
+}
+
+#[test]
 fn pages_beyond_the_end_of_a_region_that_shrank_are_gone() {
     let (_folder, store) = store();
     let first = commit(&store, 1, None, &[(0, 1), (8, 2)]);

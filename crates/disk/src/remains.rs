@@ -1,0 +1,81 @@
+//! What is left of a disk that is taken back to another snapshot: every page that is the same in it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use watari_types::PageSet;
+
+use crate::bits;
+use crate::ledger::Ledger;
+use crate::map::Map;
+use crate::raw::RawFile;
+use crate::{Disk, Error, Source};
+
+/// The raw file of a disk that was [revoked](Disk::revoke), and which of its pages can be kept.
+pub struct Remains {
+    raw: RawFile,
+    bytes: u64,
+    /// The pages that cannot, word by word.
+    absent: Vec<u64>,
+}
+
+impl Remains {
+    /// The disk's size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn of(path: &Path, differing: &PageSet) -> Result<Remains, Error> {
+        let (raw, map, _ledger) = Disk::open_files(path)?;
+        let value = |word: &AtomicU64| word.load(Ordering::Acquire);
+        let mut absent: Vec<u64> =
+            map.absent().iter().zip(map.unpublished()).map(|(a, u)| value(a) | value(u)).collect();
+        for part in differing.runs().flat_map(bits::parts).take_while(|part| part.end <= map.pages()) {
+            let (word, mask) = bits::place(&part);
+            absent[word] |= mask;
+        }
+        Ok(Remains { raw, bytes: map.bytes(), absent })
+    }
+}
+
+impl Disk {
+    /// Makes what is at `path` no disk any more, durably: until the next [`create`](Disk::create) or
+    /// [`create_from`](Disk::create_from) it cannot be opened. For whoever is about to change what the disk's pages
+    /// descend from.
+    ///
+    /// With `differing`, the pages that may differ between the newest published snapshot and the one wanted, it returns
+    /// what can be kept: pages that are here, are in the published one, and do not differ. `None` if that cannot be
+    /// told, as when there is no disk or it is damaged.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] (nothing changed), [`Error::Io`] (it may still be a disk).
+    pub fn revoke(path: &Path, differing: Option<&PageSet>) -> Result<Option<Remains>, Error> {
+        let remains = match differing.map(|differing| Remains::of(path, differing)) {
+            Some(Err(err @ Error::InUse { .. })) => return Err(err),
+            Some(Err(err)) => {
+                tracing::debug!("nothing of the disk is kept: {err}");
+                None
+            }
+            Some(Ok(remains)) => Some(remains),
+            None => None,
+        };
+        Ledger::remove(path)?;
+        Ok(remains)
+    }
+
+    /// A new disk with the content of `source`, of which `remains` are here already, at the path they are from. Nothing
+    /// is read and nothing waits for the medium: after a loss of power before the first flush all of it comes from the
+    /// source.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; there is no disk then.
+    pub fn create_from(path: &Path, remains: Remains, source: Arc<dyn Source>) -> Result<Disk, Error> {
+        let Remains { raw, bytes, absent } = remains;
+        let map = Map::create(path, bytes, false, |map| {
+            map.absent().iter().zip(absent).for_each(|(word, absent)| bits::set(word, absent));
+            Ok(())
+        })?;
+        Self::make(path, raw, map, Some(source), false)
+    }
+}
