@@ -86,7 +86,7 @@ impl Source for Full {
     }
 
     fn data_runs(&self, first: u32, end: u32) -> Vec<Range<u32>> {
-        vec![first..end]
+        std::iter::once(first..end).collect()
     }
 
     fn generations(&self) -> Arc<Generations> {
@@ -98,7 +98,9 @@ fn changed(raw: &Path, bytes: u64, pages: u32, run: u32) {
     let all = pages_for(bytes) as u32;
     let before = memory_kib();
     let mut generations = Generations::new();
-    (0..8).for_each(|part| generations.record(Generation(part), all / 8 * part as u32..all / 8 * (part as u32 + 1)));
+    (0..8).for_each(|part| {
+        generations.record(Generation(part), all / 8 * part as u32..all / 8 * (part as u32 + 1))
+    });
     let disk = Disk::create(raw, bytes, Some(Arc::new(Full(Arc::new(generations))))).unwrap();
     let mut random = 88_172_645_463_325_252u64;
     let mut numbers = std::collections::BTreeSet::new();

@@ -192,7 +192,7 @@ mod tests {
     fn the_last_pages_of_the_largest_region_can_change() {
         let mut generations = Generations::new();
         generations.record(Generation(3), u32::MAX - 2..u32::MAX);
-        assert_eq!(generations.since(Generation(2)).collect::<Vec<_>>(), [u32::MAX - 2..u32::MAX]);
+        assert!(generations.since(Generation(2)).eq(std::iter::once(u32::MAX - 2..u32::MAX)));
         assert_eq!(generations.of(u32::MAX - 1), Some(Generation(3)));
         assert_eq!(generations.of(0), None);
     }
