@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use watari_disk::nbd::{Export, Server};
-use watari_disk::{Disk, Source};
+use watari_disk::{Base, Disk, Source};
 use watari_types::{Generation, Generations, PAGE_SIZE, pages_for};
 
 fn main() {
@@ -77,7 +77,7 @@ fn serve(raw: &Path, bytes: u64, socket: &Path, every: Option<Duration>) {
 }
 
 /// Zeros, all of which were written once.
-struct Full(Arc<Generations>);
+struct Full;
 
 impl Source for Full {
     fn read(&self, _first: u32, into: &mut [u8]) -> io::Result<()> {
@@ -88,10 +88,6 @@ impl Source for Full {
     fn data_runs(&self, first: u32, end: u32) -> Vec<Range<u32>> {
         std::iter::once(first..end).collect()
     }
-
-    fn generations(&self) -> Arc<Generations> {
-        self.0.clone()
-    }
 }
 
 fn changed(raw: &Path, bytes: u64, pages: u32, run: u32) {
@@ -101,7 +97,7 @@ fn changed(raw: &Path, bytes: u64, pages: u32, run: u32) {
     (0..8).for_each(|part| {
         generations.record(Generation(part), all / 8 * part as u32..all / 8 * (part as u32 + 1))
     });
-    let disk = Disk::create(raw, bytes, Some(Arc::new(Full(Arc::new(generations))))).unwrap();
+    let disk = Disk::create(raw, bytes, Some(Base { source: Arc::new(Full), generations })).unwrap();
     let mut random = 88_172_645_463_325_252u64;
     let mut numbers = std::collections::BTreeSet::new();
     while (numbers.len() as u32) < pages {

@@ -14,7 +14,7 @@ use crate::ledger::{Layout, Ledger};
 use crate::map::{self, Map};
 use crate::medium::Medium;
 use crate::raw::RawFile;
-use crate::{Error, Source};
+use crate::{Base, Error, Source};
 
 /// A disk: a sparse raw file, a map of its pages' state beside it, and a source for pages that are not in the
 /// file yet. Clones are the same disk.
@@ -27,17 +27,17 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A new disk of `bytes` bytes in place of what is there. With a source every page is absent and comes
+    /// A new disk of `bytes` bytes in place of what is there. With a base every page is absent and comes
     /// from it; without one every page is zero.
     ///
     /// # Errors
     /// [`Error::BadSize`], [`Error::InUse`] (nothing changed), [`Error::Io`] (there may be no disk now).
-    pub fn create(path: &Path, bytes: u64, source: Option<Arc<dyn Source>>) -> Result<Disk, Error> {
+    pub fn create(path: &Path, bytes: u64, base: Option<Base>) -> Result<Disk, Error> {
         map::check_size(bytes)?;
         Ledger::remove(path)?;
         let raw = RawFile::create(path, bytes)?;
-        let map = Map::create(path, bytes, source.is_some(), |_| Ok(()))?;
-        Self::make(path, raw, map, source, false)
+        let map = Map::create(path, bytes, base.is_some(), |_| Ok(()))?;
+        Self::make(path, raw, map, base, false)
     }
 
     /// Takes an existing raw file as a disk, all present; every page that is not a hole is unpublished. A file
@@ -68,29 +68,29 @@ impl Disk {
         path: &Path,
         raw: RawFile,
         map: Map,
-        source: Option<Arc<dyn Source>>,
+        base: Option<Base>,
         all_touched: bool,
     ) -> Result<Disk, Error> {
-        let ledger = Ledger::create(path, Layout::new(map.bytes(), source.is_some()), all_touched)?;
+        let ledger = Ledger::create(path, Layout::new(map.bytes(), base.is_some()), all_touched)?;
         ledger.note_boot();
         if all_touched {
             // There is content that nobody will flush.
             raw.sync_data().and_then(|()| ledger.sync()).map_err(Error::io("sync", path))?;
         }
-        Ok(Disk { engine: Arc::new(Engine::new(Box::new(raw), map, ledger, source)) })
+        Ok(Disk { engine: Arc::new(Engine::new(Box::new(raw), map, ledger, base)) })
     }
 
     /// Opens a disk as it was left: by a process that was killed, or by a host that lost its power. Everything
     /// unpublished is pending then.
     ///
-    /// After a loss of power the source must be the newest published snapshot, or have the same content.
+    /// The base must be the newest published snapshot, or have the same content and history.
     ///
     /// # Errors
     /// [`Error::InUse`], [`Error::Damaged`] if its files do not belong together, [`Error::Io`]. Nothing is changed.
-    pub fn open(path: &Path, source: Option<Arc<dyn Source>>) -> Result<Disk, Error> {
+    pub fn open(path: &Path, base: Option<Base>) -> Result<Disk, Error> {
         let (raw, map, ledger) = Self::open_files(path)?;
         ledger.note_boot();
-        Ok(Disk { engine: Arc::new(Engine::new(Box::new(raw), map, ledger, source)) })
+        Ok(Disk { engine: Arc::new(Engine::new(Box::new(raw), map, ledger, base)) })
     }
 
     /// What the disk consists of. The map may be a new one, and only the boot in the ledger says which is right.

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 use watari_types::{Generations, PAGE_SIZE, Page};
 
-use crate::Source;
 use crate::at_work::AtWork;
 use crate::bits::{self, WORD_PAGES};
 use crate::flush::Flusher;
@@ -18,6 +17,7 @@ use crate::ledger::Ledger;
 use crate::map::Map;
 use crate::medium::Medium;
 use crate::written::Written;
+use crate::{Base, Source};
 
 /// Old pages kept in memory for seals at most: 64 MiB.
 const KEPT_PAGES: usize = (64 << 20) / PAGE_SIZE;
@@ -37,7 +37,7 @@ pub(crate) struct Engine {
     noting: RwLock<()>,
     pub(crate) at_work: AtWork,
     /// When what is in the newest published snapshot changed last.
-    pub(crate) generations: RwLock<Arc<Generations>>,
+    pub(crate) generations: RwLock<Generations>,
     pub(crate) guards: Guards,
     pub(crate) stripes: Stripes,
     /// Held shared for the instants in which a change looks at the guards and leaves its marks; held alone by
@@ -50,13 +50,10 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(
-        raw: Box<dyn Medium>,
-        map: Map,
-        ledger: Ledger,
-        source: Option<Arc<dyn Source>>,
-    ) -> Engine {
+    pub(crate) fn new(raw: Box<dyn Medium>, map: Map, ledger: Ledger, base: Option<Base>) -> Engine {
         let pages = map.pages();
+        let (source, generations) = base.map(|base| (base.source, base.generations)).unzip();
+        let generations = generations.unwrap_or_default();
         let arrivals = Written::new(pages);
         // What a process that was killed had brought and not noted.
         for (word, noted) in ledger.arrived().unwrap_or_default().iter().enumerate() {
@@ -74,7 +71,7 @@ impl Engine {
             noting: RwLock::new(()),
             written: Written::new(pages),
             at_work: AtWork::default(),
-            generations: RwLock::new(source.as_ref().map(|source| source.generations()).unwrap_or_default()),
+            generations: RwLock::new(generations),
             guards: Guards::new(pages, KEPT_PAGES),
             stripes: Stripes::new(),
             gate: RwLock::new(()),

@@ -70,4 +70,4 @@ pub use flush::DeferredFlushes;
 pub use hydrate::Hydration;
 pub use remains::Remains;
 pub use seal::Sealed;
-pub use source::Source;
+pub use source::{Base, Source};

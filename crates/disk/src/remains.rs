@@ -1,7 +1,6 @@
 //! What is left of a disk that is taken back to another snapshot: every page that is the same in it.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use watari_types::PageSet;
@@ -10,7 +9,7 @@ use crate::bits;
 use crate::ledger::Ledger;
 use crate::map::Map;
 use crate::raw::RawFile;
-use crate::{Disk, Error, Source};
+use crate::{Base, Disk, Error};
 
 /// The raw file of a disk that was [revoked](Disk::revoke), and which of its pages can be kept.
 pub struct Remains {
@@ -64,18 +63,18 @@ impl Disk {
         Ok(remains)
     }
 
-    /// A new disk with the content of `source`, of which `remains` are here already, at the path they are from. Nothing
+    /// A new disk with the content of `base`, of which `remains` are here already, at the path they are from. Nothing
     /// is read and nothing waits for the medium: after a loss of power before the first flush all of it comes from the
-    /// source.
+    /// base.
     ///
     /// # Errors
     /// [`Error::Io`]; there is no disk then.
-    pub fn create_from(path: &Path, remains: Remains, source: Arc<dyn Source>) -> Result<Disk, Error> {
+    pub fn create_from(path: &Path, remains: Remains, base: Base) -> Result<Disk, Error> {
         let Remains { raw, bytes, absent } = remains;
         let map = Map::create(path, bytes, false, |map| {
             map.absent().iter().zip(absent).for_each(|(word, absent)| bits::set(word, absent));
             Ok(())
         })?;
-        Self::make(path, raw, map, Some(source), false)
+        Self::make(path, raw, map, Some(base), false)
     }
 }

@@ -10,7 +10,6 @@
 //! that scans and seals touch no file; a disk that is opened again has everything unpublished *pending*.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use watari_types::{Generation, Page, PageSet};
@@ -139,8 +138,6 @@ impl Disk {
 
 impl Engine {
     fn publish(&self, id: SealId, generation: Generation) {
-        // The first time the source has them, too, and they are copied: not while nobody can write.
-        Arc::make_mut(&mut self.generations.write());
         let unpublished: SparseWords =
             self.map.unpublished_words().map(|(word, value)| (word as u32, value)).collect();
         for batch in unpublished.chunks(BATCH) {
@@ -148,7 +145,6 @@ impl Engine {
             let _gate = self.gate.write();
             let (later, at_work) = (self.guards.later(id), self.at_work.now());
             let mut generations = self.generations.write();
-            let generations = Arc::make_mut(&mut generations);
             for (index, _) in batch {
                 let word = *index as usize;
                 let since = self.written.word(word)

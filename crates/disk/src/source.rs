@@ -6,6 +6,14 @@ use std::sync::Arc;
 
 use watari_types::Generations;
 
+/// What a disk descends from: a snapshot and its history.
+pub struct Base {
+    /// Its content.
+    pub source: Arc<dyn Source>,
+    /// When its pages changed last.
+    pub generations: Generations,
+}
+
 /// The content of pages that are not in the disk's file yet: a snapshot in the store, a peer.
 ///
 /// What a source holds does not change: asked twice for a page it gives the same content.
@@ -19,7 +27,4 @@ pub trait Source: Send + Sync {
     /// The runs of pages from `first` on and below `end` that are not zero: ascending, not overlapping,
     /// clipped to the range. All others are zero and will not be read.
     fn data_runs(&self, first: u32, end: u32) -> Vec<Range<u32>>;
-
-    /// When each page changed last, in the history that led to what the source holds.
-    fn generations(&self) -> Arc<Generations>;
 }

@@ -6,12 +6,11 @@ mod common;
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::place;
 use watari_disk::{Disk, Source};
-use watari_types::{Generation, Generations, PAGE_SIZE, PageSet};
+use watari_types::{Generation, PAGE_SIZE, PageSet};
 
 const WRITERS: u64 = 4;
 const PAGES_EACH: u64 = 300;
@@ -31,10 +30,6 @@ impl Source for Blank {
 
     fn data_runs(&self, first: u32, end: u32) -> Vec<Range<u32>> {
         std::iter::once(first..end).collect()
-    }
-
-    fn generations(&self) -> Arc<Generations> {
-        Arc::default()
     }
 }
 
@@ -121,7 +116,7 @@ impl Replica {
 #[test]
 fn every_seal_is_a_consistent_cut_under_concurrent_writers_and_hydration() {
     let (_folder, path) = place();
-    let disk = Disk::create(&path, PAGES * PAGE_SIZE as u64, Some(Arc::new(Blank))).unwrap();
+    let disk = Disk::create(&path, PAGES * PAGE_SIZE as u64, common::base(Blank)).unwrap();
     let stop = AtomicBool::new(false);
     let progress: Vec<Progress> = (0..WRITERS)
         .map(|_| Progress { begun: AtomicU64::new(0), acknowledged: AtomicU64::new(0) })

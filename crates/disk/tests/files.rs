@@ -8,11 +8,10 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 
 use common::{memory, pattern, place};
 use watari_disk::{Disk, Error, Source, Zeroes};
-use watari_types::{Generation, Generations, PAGE_SIZE};
+use watari_types::{Generation, PAGE_SIZE};
 
 fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
     OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, at).unwrap();
@@ -170,23 +169,19 @@ impl Source for Broken {
     fn data_runs(&self, first: u32, end: u32) -> Vec<std::ops::Range<u32>> {
         std::iter::once(first..end).collect()
     }
-
-    fn generations(&self) -> Arc<Generations> {
-        Arc::default()
-    }
 }
 
 #[test]
 fn a_source_that_fails_fails_the_request_and_is_asked_again() {
     let (_folder, path) = place();
     let content = pattern(100);
-    let disk = Disk::create(&path, content.len() as u64, Some(Arc::new(Broken))).unwrap();
+    let disk = Disk::create(&path, content.len() as u64, common::base(Broken)).unwrap();
     let mut page = [0; PAGE_SIZE];
     assert_eq!(disk.read_at(0, &mut page).unwrap_err().to_string(), "the cable is cut");
     assert!(disk.write_at(10, &[1]).is_err(), "a part of a page needs the rest of it");
     disk.write_at(4096, &[5; PAGE_SIZE]).unwrap();
     let hydration = disk.hydrate();
-    disk.set_source(memory(&content));
+    disk.set_source(memory(&content).map(|base| base.source));
     hydration.wait();
     let mut got = vec![0; content.len()];
     disk.read_at(0, &mut got).unwrap();
@@ -197,7 +192,7 @@ fn a_source_that_fails_fails_the_request_and_is_asked_again() {
 #[test]
 fn hydration_stops_when_dropped_though_its_source_is_broken() {
     let (_folder, path) = place();
-    let disk = Disk::create(&path, 1 << 20, Some(Arc::new(Broken))).unwrap();
+    let disk = Disk::create(&path, 1 << 20, common::base(Broken)).unwrap();
     drop(disk.hydrate());
     assert_eq!(disk.absent(), 256);
     disk.set_source(None);

@@ -5,14 +5,12 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::{Memory, memory, pattern, place};
 use proptest::prelude::*;
-use watari_disk::{Disk, Sealed, Source, Zeroes};
+use watari_disk::{Base, Disk, Sealed, Zeroes};
 use watari_types::{Generation, Generations, PAGE_SIZE, PageSet};
 
 const PAGES: u32 = 200;
@@ -77,26 +75,6 @@ struct Snapshot {
     differing: BTreeSet<u32>,
     /// Pages changed since it.
     changed_since: BTreeSet<u32>,
-}
-
-/// The newest snapshot of a line, as a source.
-struct Line {
-    content: Memory,
-    generations: Arc<Generations>,
-}
-
-impl Source for Line {
-    fn read(&self, first: u32, into: &mut [u8]) -> io::Result<()> {
-        self.content.read(first, into)
-    }
-
-    fn data_runs(&self, first: u32, end: u32) -> Vec<Range<u32>> {
-        self.content.data_runs(first, end)
-    }
-
-    fn generations(&self) -> Arc<Generations> {
-        self.generations.clone()
-    }
 }
 
 struct Model {
@@ -188,7 +166,7 @@ impl Model {
             Op::Reopen => {
                 self.seals.clear();
                 self.disk = None;
-                self.disk = Some(Disk::open(&self.path, Some(self.line())).unwrap());
+                self.disk = Some(Disk::open(&self.path, Some(self.base())).unwrap());
                 let unpublished: BTreeSet<u32> = self.disk().pending().iter().collect();
                 assert!(self.unpublished.is_superset(&unpublished), "unpublished though never written");
                 self.check_unpublished(&unpublished);
@@ -245,7 +223,7 @@ impl Model {
     }
 
     /// The line's newest snapshot as the store would give it.
-    fn line(&self) -> Arc<dyn Source> {
+    fn base(&self) -> Base {
         let mut generations = Generations::new();
         for snapshot in &self.line {
             snapshot
@@ -253,7 +231,7 @@ impl Model {
                 .iter()
                 .for_each(|page| generations.record(snapshot.generation, *page..page + 1));
         }
-        Arc::new(Line { content: Memory(self.source.clone()), generations: Arc::new(generations) })
+        Base { source: Arc::new(Memory(self.source.clone())), generations }
     }
 
     /// Takes the disk back to an older snapshot, or to the newest.
@@ -273,7 +251,7 @@ impl Model {
             snapshot.changed_since = later.clone();
             later.extend(&snapshot.differing);
         }
-        self.disk = Some(Disk::create_from(&self.path, remains, self.line()).unwrap());
+        self.disk = Some(Disk::create_from(&self.path, remains, self.base()).unwrap());
         self.check_generations();
     }
 

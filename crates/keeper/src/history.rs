@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use watari_disk::Source;
-use watari_store::{Refs, RegionAt, Snapshot, Store};
+use watari_disk::{Base, Source};
+use watari_store::{Refs, Snapshot, Store};
 use watari_types::{Delta, Generation, Generations, MachineId, PAGE_SIZE, PageTable, RegionName, SnapshotId};
 
 use crate::record::Point;
@@ -16,9 +16,8 @@ pub(crate) struct History {
     machine: MachineId,
     base: Option<(Point, Snapshot)>,
     tables: Arc<BTreeMap<RegionName, PageTable>>,
-    /// When the pages of each region changed last, at the snapshot that was loaded. What comes later each disk keeps
-    /// itself.
-    generations: BTreeMap<RegionName, Arc<Generations>>,
+    /// When the pages of each region changed last, at the snapshot that was loaded.
+    generations: BTreeMap<RegionName, Generations>,
 }
 
 impl History {
@@ -31,7 +30,7 @@ impl History {
         let (mut tables, mut generations) = (BTreeMap::new(), BTreeMap::new());
         for (name, region) in regions {
             tables.insert(name.clone(), region.table);
-            generations.insert(name, Arc::new(region.generations));
+            generations.insert(name, region.generations);
         }
         Ok(History { store: store.clone(), machine, base, tables: Arc::new(tables), generations })
     }
@@ -98,11 +97,17 @@ impl History {
         Ok(())
     }
 
-    /// The content of `region` at the base, for a disk or a file that is not here yet.
-    pub(crate) fn source(&self, region: &RegionName) -> Arc<dyn Source> {
+    /// What a disk descends from, if that is a snapshot. To be taken once: the disk carries on what is known of its
+    /// generations.
+    pub(crate) fn take_base(&mut self, region: &RegionName) -> Option<Base> {
+        let generations = self.generations.remove(region).unwrap_or_default();
+        self.base.is_some().then(|| Base { source: self.source(region), generations })
+    }
+
+    /// The content of `region` at the base, for a disk that is not here yet.
+    fn source(&self, region: &RegionName) -> Arc<dyn Source> {
         let table = self.tables.get(region).cloned().unwrap_or_default();
-        let generations = self.generations.get(region).cloned().unwrap_or_default();
-        Arc::new(StoreSource { store: self.store.clone(), table, generations })
+        Arc::new(StoreSource { store: self.store.clone(), table })
     }
 }
 
@@ -110,7 +115,6 @@ impl History {
 pub struct StoreSource {
     store: Store,
     table: PageTable,
-    generations: Arc<Generations>,
 }
 
 impl StoreSource {
@@ -119,11 +123,11 @@ impl StoreSource {
     /// # Errors
     /// When the snapshot cannot be read, or has no such region.
     pub fn open(store: &Store, snapshot: SnapshotId, region: &RegionName) -> Result<StoreSource> {
-        let RegionAt { table, generations } = store
-            .regions(snapshot)?
+        let table = store
+            .page_tables(snapshot)?
             .remove(region)
             .ok_or_else(|| Error::NoRegion { snapshot, region: region.clone() })?;
-        Ok(StoreSource { store: store.clone(), table, generations: Arc::new(generations) })
+        Ok(StoreSource { store: store.clone(), table })
     }
 }
 
@@ -137,9 +141,5 @@ impl Source for StoreSource {
 
     fn data_runs(&self, first: u32, end: u32) -> Vec<std::ops::Range<u32>> {
         self.table.runs(first..end)
-    }
-
-    fn generations(&self) -> Arc<Generations> {
-        self.generations.clone()
     }
 }

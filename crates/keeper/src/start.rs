@@ -56,8 +56,8 @@ impl Ground {
     }
 
     fn boot(self) -> Result<(Instance, Option<Child>)> {
-        let history = self.history()?;
-        let disks = self.open_disks(&history)?;
+        let mut history = self.history()?;
+        let disks = self.open_disks(&mut history)?;
         let server = self.serve(self.listen()?, &disks)?;
         let memory = GuestMemory::new(self.file.config.memory_bytes)?;
         let mut newborn = self.spawn(&memory, false)?;
@@ -118,20 +118,20 @@ impl Ground {
 
     /// Takes a snapshot out of the store: disks that have its content, and memory where that is to be filled.
     fn load(&self, point: Point, listener: UnixListener, memory: Option<&GuestMemory>) -> Result<Loaded> {
-        let history = self.history_at(point)?;
-        let store = history.store();
-        let devices = store.device_state(point.id)?.ok_or(Error::NoMemoryImage { snapshot: point.id })?;
+        let mut history = self.history_at(point)?;
+        let devices =
+            history.store().device_state(point.id)?.ok_or(Error::NoMemoryImage { snapshot: point.id })?;
         // The disks and the head, which says what they descend from, change together: between these steps there
         // are no disks, and all that can be done with the machine is to restore it.
         let remains = self.revoke_disks(&history, point.id)?;
         history.refs().set_head(point.generation, point.id)?;
-        let disks = self.create_disks(&history, remains)?;
+        let disks = self.create_disks(&mut history, remains)?;
         let server = self.serve(listener, &disks)?;
         let table = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?);
         if let (Some(memory), Some(table)) = (memory, table) {
             let path = Path::new("guest memory");
             let file = memory.fd().try_clone_to_owned().map_err(Error::io("fill", path))?;
-            heads::fill(&File::from(file), path, store, table)?;
+            heads::fill(&File::from(file), path, history.store(), table)?;
         }
         Ok(Loaded { history, devices, disks, server })
     }
@@ -146,8 +146,8 @@ impl Ground {
             kill_if_same(pid, record.qemu_started);
             return Err(Error::NeverRan);
         }
-        let history = self.history()?;
-        let disks = self.open_disks(&history)?;
+        let mut history = self.history()?;
+        let disks = self.open_disks(&mut history)?;
         let server = self.serve(self.listen()?, &disks)?;
         let memory_file = open_in(pid, watari_qemu::MEMORY_PATH, record.private_memory)?;
         let file = Arc::new(memory_file.into());

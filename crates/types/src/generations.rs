@@ -99,8 +99,15 @@ impl Chunk {
         // Older ones have lower numbers.
         let oldest = self.generations.partition_point(|g| *g <= generation) + 1;
         let is_newer = move |page: &u8| usize::from(*page) >= oldest;
+        // Of most blocks there is nothing to tell, and the compiler makes of this a few instructions each.
+        let has_newer = move |block: &[u8]| block.iter().copied().max().as_ref().is_some_and(is_newer);
         let mut at = 0;
         std::iter::from_fn(move || {
+            at += self.of_page[at..]
+                .chunks(64)
+                .take_while(|block| !has_newer(block))
+                .map(<[u8]>::len)
+                .sum::<usize>();
             let start = at + self.of_page[at..].iter().position(is_newer)?;
             let alike = self.of_page[start..].iter().position(|page| !is_newer(page));
             at = alike.map_or(self.of_page.len(), |len| start + len);

@@ -13,7 +13,7 @@ use watari_types::{Generation, Generations, PAGE_SIZE, Page};
 use super::medium::{Content, Event, Fate, LedgerWords, Random, Recorder, Remains, SECTOR};
 use crate::engine::Engine;
 use crate::ledger::{Layout, Ledger};
-use crate::{Disk, Sealed, Source, Zeroes, disk};
+use crate::{Base, Disk, Sealed, Source, Zeroes, disk};
 
 const PAGES: u32 = 150;
 const SECTORS: usize = PAGES as usize * PAGE_SIZE / SECTOR;
@@ -62,10 +62,6 @@ impl Source for Snapshot {
         let is_data = |page: &u32| page_of(&self.0, *page).iter().any(|byte| *byte != 0);
         (first..end).filter(is_data).map(|page| page..page + 1).collect()
     }
-
-    fn generations(&self) -> Arc<Generations> {
-        Arc::default()
-    }
 }
 
 fn page_of(sectors: &[u8], page: u32) -> &[u8] {
@@ -102,8 +98,8 @@ impl Life {
         let recorder = Recorder::new(content, ledger);
         let ledger = Ledger::over(Box::new(LedgerWords(recorder.clone())), LAYOUT);
         let map = disk::map_from(&self.path(), &ledger).unwrap();
-        let source: Arc<dyn Source> = Arc::new(Snapshot(published.clone()));
-        (Disk::over(Engine::new(Box::new(Content(recorder.clone())), map, ledger, Some(source))), recorder)
+        let base = Base { source: Arc::new(Snapshot(published.clone())), generations: Generations::new() };
+        (Disk::over(Engine::new(Box::new(Content(recorder.clone())), map, ledger, Some(base))), recorder)
     }
 
     /// Does random things, and remembers what happened.

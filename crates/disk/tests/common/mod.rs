@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use watari_disk::Source;
+use watari_disk::{Base, Source};
 use watari_types::{Generations, PAGE_SIZE};
 
 /// A source over bytes in memory.
@@ -23,10 +23,6 @@ impl Source for Memory {
     fn data_runs(&self, first: u32, end: u32) -> Vec<Range<u32>> {
         let zero = |page: u32| self.0[page as usize * PAGE_SIZE..][..PAGE_SIZE].iter().all(|byte| *byte == 0);
         (first..end).filter(|page| !zero(*page)).map(|page| page..page + 1).collect()
-    }
-
-    fn generations(&self) -> Arc<Generations> {
-        Arc::default()
     }
 }
 
@@ -45,8 +41,14 @@ pub(crate) fn pattern(pages: u32) -> Vec<u8> {
 }
 
 #[allow(dead_code, reason = "not every test file uses it")]
-pub(crate) fn memory(content: &[u8]) -> Option<Arc<dyn Source>> {
-    Some(Arc::new(Memory(content.to_vec())))
+pub(crate) fn memory(content: &[u8]) -> Option<Base> {
+    base(Memory(content.to_vec()))
+}
+
+/// What a disk descends from, without a history.
+#[allow(dead_code, reason = "not every test file uses it")]
+pub(crate) fn base(source: impl Source + 'static) -> Option<Base> {
+    Some(Base { source: Arc::new(source), generations: Generations::new() })
 }
 
 /// A folder that goes away with the test, and where a disk in it would be.
