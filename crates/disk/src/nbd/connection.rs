@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Serves one client until it leaves, breaks the protocol, or the socket is shut down.
 pub(crate) fn serve(stream: &UnixStream, exports: &Exports) -> io::Result<()> {
+    let _close = CloseIfPanicking(stream);
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::with_capacity(64 << 10, stream);
     let Some(session) = negotiate(&mut reader, stream, exports)? else {
