@@ -106,7 +106,11 @@ impl Engine {
             let bytes = page_bytes(run);
             let bytes = bytes.start.max(offset)..bytes.end.min(end);
             let into = &mut into[(bytes.start - offset) as usize..(bytes.end - offset) as usize];
-            if absent { self.read_source(bytes.start, into)? } else { self.raw.read(bytes.start, into)? }
+            if absent {
+                Self::read_source(&*self.source()?, bytes.start, into)?
+            } else {
+                self.raw.read(bytes.start, into)?
+            }
         }
         Ok(())
     }
@@ -118,8 +122,8 @@ impl Engine {
         Ok(content)
     }
 
-    fn read_source(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let source = self.source()?;
+    /// Reads any bytes of a source, which itself reads whole pages.
+    pub(crate) fn read_source(source: &dyn Source, offset: u64, into: &mut [u8]) -> io::Result<()> {
         let read = |offset: u64, into: &mut [u8]| source.read((offset / PAGE_SIZE as u64) as u32, into);
         let skip = (offset % PAGE_SIZE as u64) as usize;
         let (head, rest) = match skip {

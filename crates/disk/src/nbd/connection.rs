@@ -20,11 +20,14 @@ use crate::nbd::wire::{IHAVEOPT, MAX_OPTION, MAX_PAYLOAD, Request, command, opti
 const WORKERS: usize = 8;
 /// Bytes of payloads of one connection in memory at a time.
 const PAYLOADS: usize = 64 << 20;
+/// Bytes of memory taken for a payload of which nothing has arrived yet.
+const AHEAD: usize = 256 << 10;
 /// A client that says nothing for so long during the handshake is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Serves one client until it leaves, breaks the protocol, or the socket is shut down.
 pub(crate) fn serve(stream: &UnixStream, exports: &Exports) -> io::Result<()> {
+    let _close = CloseIfPanicking(stream);
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::with_capacity(64 << 10, stream);
     let Some(session) = negotiate(&mut reader, stream, exports)? else {
@@ -173,9 +176,17 @@ impl Connection<'_> {
 
 /// Reads `len` bytes, taking memory as they arrive: a client may announce what it never sends.
 fn read_payload(reader: &mut impl Read, len: u32) -> io::Result<Vec<u8>> {
-    let mut payload = Vec::with_capacity(len.min(1 << 20) as usize);
-    reader.take(u64::from(len)).read_to_end(&mut payload)?;
-    if payload.len() == len as usize { Ok(payload) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    let len = len as usize;
+    let mut payload = Vec::new();
+    while payload.len() < len {
+        // As much again as has arrived, and never more than there will be: it is counted with `len` bytes.
+        let part = payload.len().max(AHEAD).min(len - payload.len());
+        payload.reserve_exact(part);
+        if reader.by_ref().take(part as u64).read_to_end(&mut payload)? < part {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(payload)
 }
 
 /// A thread that dies owes a client an answer; better that the client hears that there will be none.
@@ -186,5 +197,20 @@ impl Drop for CloseIfPanicking<'_> {
         if thread::panicking() {
             let _ = self.0.shutdown(Shutdown::Both);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_takes_memory_for_its_bytes_once_and_hardly_before_they_arrive() {
+        let sent = vec![7; 3 << 20];
+        for len in [0, 1, AHEAD, AHEAD + 1, 1 << 20, (2 << 20) + 5, 3 << 20] {
+            let payload = read_payload(&mut &sent[..], len as u32).unwrap();
+            assert_eq!((payload.len(), payload.capacity()), (len, len));
+        }
+        assert!(read_payload(&mut &sent[..], MAX_PAYLOAD).is_err(), "less was sent than announced");
     }
 }

@@ -3,10 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::engine::{page_bytes, pages_touched};
+use crate::engine::{Engine, pages_touched};
 use crate::extents::Extents;
 use crate::{Disk, Extent, Source, Zeroes};
-use watari_types::PAGE_SIZE;
 
 /// A block device to serve. The server has checked that requests lie within [`size`](Export::size) and that
 /// none but reads reach a device that is [`read_only`](Export::read_only).
@@ -119,15 +118,7 @@ impl Export for ReadOnly {
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let pages = pages_touched(offset..offset + into.len() as u64);
-        let skip = (offset - page_bytes(pages.clone()).start) as usize;
-        if skip == 0 && into.len().is_multiple_of(PAGE_SIZE) {
-            return self.source.read(pages.start, into);
-        }
-        let mut whole = vec![0; pages.len() * PAGE_SIZE];
-        self.source.read(pages.start, &mut whole)?;
-        into.copy_from_slice(&whole[skip..skip + into.len()]);
-        Ok(())
+        Engine::read_source(&*self.source, offset, into)
     }
 
     fn write(&self, _offset: u64, _data: &[u8], _fua: bool) -> io::Result<()> {

@@ -6,7 +6,7 @@
 //!
 //! A client may have 8 requests in flight per connection (more wait in the socket) of at most 32 MiB each and
 //! 64 MiB together; 32 connections at a time. Limits are checked before memory is taken, and a write's payload
-//! takes memory as it arrives.
+//! takes memory as it arrives, at most 256 KiB ahead.
 
 mod connection;
 mod export;

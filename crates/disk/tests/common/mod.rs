@@ -52,6 +52,7 @@ pub(crate) fn base(source: impl Source + 'static) -> Option<Base> {
 }
 
 /// A folder that goes away with the test, and where a disk in it would be.
+#[allow(dead_code, reason = "not every test file uses it")]
 pub(crate) fn place() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("0.raw");
