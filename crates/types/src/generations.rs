@@ -6,6 +6,8 @@ use crate::Generation;
 
 /// Pages of a chunk: 16 MiB.
 const CHUNK: u32 = 4096;
+/// Pages of a block: what a cache line holds of them.
+const BLOCK: usize = 64;
 /// Generations told apart in a chunk, so that a page needs one byte.
 const TOLD_APART: usize = u8::MAX as usize;
 /// So many of the newest are never told less finely apart.
@@ -35,6 +37,8 @@ struct Chunk {
     generations: Vec<Generation>,
     /// For each page one more than the index of its generation, or 0: in the order of the generations.
     of_page: [u8; CHUNK as usize],
+    /// The highest number in each block.
+    of_block: [u8; CHUNK as usize / BLOCK],
 }
 
 impl Generations {
@@ -81,16 +85,23 @@ impl Generations {
 impl Slot {
     fn record(&mut self, generation: Generation, pages: Range<usize>) {
         self.newest = self.newest.max(generation);
-        let chunk = self
-            .chunk
-            .get_or_insert_with(|| Box::new(Chunk { generations: Vec::new(), of_page: [0; CHUNK as usize] }));
+        let chunk = self.chunk.get_or_insert_with(|| {
+            Box::new(Chunk {
+                generations: Vec::new(),
+                of_page: [0; CHUNK as usize],
+                of_block: [0; CHUNK as usize / BLOCK],
+            })
+        });
         if chunk.generations.last() != Some(&self.newest) {
             if chunk.generations.len() == TOLD_APART {
                 chunk.thin();
             }
             chunk.generations.push(self.newest);
         }
-        chunk.of_page[pages].fill(chunk.generations.len() as u8);
+        // No number in the chunk is higher.
+        let number = chunk.generations.len() as u8;
+        chunk.of_block[pages.start / BLOCK..pages.end.div_ceil(BLOCK)].fill(number);
+        chunk.of_page[pages].fill(number);
     }
 }
 
@@ -99,16 +110,18 @@ impl Chunk {
         // Older ones have lower numbers.
         let oldest = self.generations.partition_point(|g| *g <= generation) + 1;
         let is_newer = move |page: &u8| usize::from(*page) >= oldest;
-        // Of most blocks there is nothing to tell, and the compiler makes of this a few instructions each.
-        let has_newer = move |block: &[u8]| block.iter().copied().max().as_ref().is_some_and(is_newer);
         let mut at = 0;
         std::iter::from_fn(move || {
-            at += self.of_page[at..]
-                .chunks(64)
-                .take_while(|block| !has_newer(block))
-                .map(<[u8]>::len)
-                .sum::<usize>();
-            let start = at + self.of_page[at..].iter().position(is_newer)?;
+            let start = loop {
+                let block = at / BLOCK + self.of_block.get(at / BLOCK..)?.iter().position(is_newer)?;
+                at = at.max(block * BLOCK);
+                let end = (block + 1) * BLOCK;
+                match self.of_page[at..end].iter().position(is_newer) {
+                    Some(skipped) => break at + skipped,
+                    // What is newer in this block came before.
+                    None => at = end,
+                }
+            };
             let alike = self.of_page[start..].iter().position(|page| !is_newer(page));
             at = alike.map_or(self.of_page.len(), |len| start + len);
             Some(start as u32..at as u32)
@@ -135,6 +148,9 @@ impl Chunk {
         self.of_page.iter_mut().filter(|page| **page > 0).for_each(|page| {
             *page = (left.len() - place[usize::from(*page)]) as u8;
         });
+        for (block, pages) in self.of_block.iter_mut().zip(self.of_page.chunks_exact(BLOCK)) {
+            *block = pages.iter().copied().max().unwrap_or(0);
+        }
         left.reverse();
         self.generations = left;
     }
