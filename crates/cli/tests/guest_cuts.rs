@@ -157,11 +157,7 @@ impl Cuts<'_> {
 
     fn goes_on_with_another_keeper(&self, keeper: u32, qemu: u32) {
         let console = self.lab.listen("m");
-        lab::wait("another keeper", || {
-            let now = self.lab.machine("m");
-            let pid = now["instance"]["keeper_pid"].as_u64();
-            (now["state"] == "running" && pid.is_some_and(|pid| pid != u64::from(keeper))).then_some(())
-        });
+        self.lab.wait_for_another_keeper("m", keeper);
         assert_eq!(self.lab.pid("m", "qemu_pid"), qemu);
         let said = console.wait_for("STAMP pass=");
         assert!(!said.contains("STAMP ERROR"), "{said}");
@@ -190,7 +186,6 @@ impl Cuts<'_> {
 
     /// The generations that are listed, newest first.
     fn generations(&self) -> Vec<u64> {
-        let log = self.lab.ok(&["log", "m"]);
-        log["snapshots"].as_array().unwrap().iter().map(|s| s["generation"].as_u64().unwrap()).collect()
+        self.lab.generations("m")
     }
 }

@@ -58,11 +58,6 @@ impl Drop for Small {
     }
 }
 
-fn generations(lab: &Lab, name: &str) -> Vec<u64> {
-    let log = lab.ok(&["log", name]);
-    log["snapshots"].as_array().unwrap().iter().map(|s| s["generation"].as_u64().unwrap()).collect()
-}
-
 fn whole(lab: &Lab) {
     let report = lab.ok(&["verify"]);
     assert_eq!(report["damaged"], Value::Array(vec![]), "{report}");
@@ -98,18 +93,18 @@ fn a_capture_that_finds_no_space_or_no_writable_store_loses_nothing() {
         let failed: Value = serde_json::from_slice(&failed.expect("there is not that much space")).unwrap();
         assert_eq!(failed["error"]["kind"], "no_space", "{failed}");
         console.wait_until("to go on", |text| text.contains("STAMP pass"));
-        let listed = generations(&lab, "m");
+        let listed = lab.generations("m");
         assert!(listed.ends_with(&expected), "{listed:?} {expected:?}");
         whole(&lab);
         fs::remove_file(ballast).unwrap();
         let next = lab.ok(&["checkpoint", "m"])["generation"].as_u64().unwrap();
-        expected = generations(&lab, "m");
+        expected = lab.generations("m");
         assert_eq!(expected[0], next);
     }
     store.remount("ro");
     let refused = lab.fails(&["checkpoint", "m"]);
     assert!(refused["message"].as_str().unwrap().contains("read-only"), "{refused}");
-    assert_eq!(generations(&lab, "m"), expected);
+    assert_eq!(lab.generations("m"), expected);
     store.remount("rw");
     lab.ok(&["checkpoint", "m"]);
     whole(&lab);
@@ -151,7 +146,7 @@ fn a_capture_whose_qemu_is_killed_leaves_the_history_as_it_was() {
     lab.start_demo("m", "128M", "16M", STAMPS, "STAMP ready");
     lab.ok(&["checkpoint", "m"]);
     for delay_ms in [0, 5, 15, 40] {
-        let before = generations(&lab, "m");
+        let before = lab.generations("m");
         std::thread::sleep(Duration::from_secs(1));
         let qemu = lab.pid("m", "qemu_pid");
         let mut capture = lab.watari(&["checkpoint", "m", "--json"]);
@@ -160,7 +155,7 @@ fn a_capture_whose_qemu_is_killed_leaves_the_history_as_it_was() {
         kill(qemu);
         let published = capture.wait().unwrap().success();
         lab.wait_for_state("m", "crashed");
-        let after = generations(&lab, "m");
+        let after = lab.generations("m");
         assert_eq!(after.len(), before.len() + usize::from(published), "{before:?} {after:?}");
         whole(&lab);
         lab.ok(&["restore", "m"]);
@@ -249,7 +244,7 @@ fn a_damaged_ref_is_named_and_takes_nothing_else_away() {
         fs::write(&path, &good[..10]).unwrap();
         let path = path.to_str().unwrap();
         let log = lab.ok(&["log", "m"]);
-        assert_eq!(generations(&lab, "m"), left, "{path}");
+        assert_eq!(lab.generations("m"), left, "{path}");
         let named = log["damaged"].as_array().unwrap();
         assert!(named.iter().any(|what| what.as_str().unwrap().contains(path)), "{path} not in {log}");
         let said = lab.watari(&["log", "m"]).output().unwrap();
@@ -268,7 +263,7 @@ fn a_damaged_ref_is_named_and_takes_nothing_else_away() {
     fs::write(&newest, "").unwrap();
     assert_eq!(lab.ok(&["checkpoint", "m"])["generation"], 4);
     fs::write(&newest, good).unwrap();
-    assert_eq!(generations(&lab, "m"), [4, 3, 2, 1]);
+    assert_eq!(lab.generations("m"), [4, 3, 2, 1]);
     whole(&lab);
 }
 

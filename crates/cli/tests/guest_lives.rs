@@ -74,11 +74,7 @@ fn a_keeper_that_is_killed_is_replaced_and_the_next_checkpoint_is_complete() {
         std::thread::sleep(std::time::Duration::from_millis(30));
         kill(keeper);
         capture.wait().unwrap();
-        lab::wait("another keeper", || {
-            let now = lab.machine("m");
-            let pid = now["instance"]["keeper_pid"].as_u64();
-            (now["state"] == "running" && pid.is_some_and(|pid| pid != u64::from(keeper))).then_some(())
-        });
+        lab.wait_for_another_keeper("m", keeper);
         assert_eq!(lab.pid("m", "qemu_pid"), qemu);
     }
     let console = lab.listen("m");

@@ -4,6 +4,9 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on must say so and fail")]
 
+pub mod chance;
+pub mod programs;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -129,6 +132,29 @@ impl Lab {
         machine["instance"][which].as_u64().unwrap_or_else(|| panic!("no {which} in {machine}")) as u32
     }
 
+    /// Kills a machine's keeper, and waits until another one has taken the machine over.
+    pub fn replace_keeper(&self, name: &str) {
+        let (keeper, qemu) = (self.pid(name, "keeper_pid"), self.pid(name, "qemu_pid"));
+        kill(keeper);
+        self.wait_for_another_keeper(name, keeper);
+        assert_eq!(self.pid(name, "qemu_pid"), qemu, "its QEMU did not live on");
+    }
+
+    /// Waits until a machine runs with another keeper than this one, which was killed.
+    pub fn wait_for_another_keeper(&self, name: &str, keeper: u32) {
+        wait("another keeper", || {
+            let now = self.machine(name);
+            let pid = now["instance"]["keeper_pid"].as_u64();
+            (now["state"] == "running" && pid.is_some_and(|pid| pid != u64::from(keeper))).then_some(())
+        });
+    }
+
+    /// The generations of a machine's snapshots, newest first.
+    pub fn generations(&self, name: &str) -> Vec<u64> {
+        let log = self.ok(&["log", name]);
+        log["snapshots"].as_array().unwrap().iter().map(|s| s["generation"].as_u64().unwrap()).collect()
+    }
+
     /// All logs there are, for the message of a failed test.
     pub fn logs(&self) -> String {
         let mut logs = String::new();
@@ -243,8 +269,13 @@ pub fn machine(show: &Value) -> &Value {
 }
 
 /// Asks again and again until there is an answer.
-pub fn wait<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait<T>(what: &str, answer: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, answer)
+}
+
+/// The same for what takes longer.
+pub fn wait_within<T>(limit: Duration, what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(answer) = answer() {
             return answer;

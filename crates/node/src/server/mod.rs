@@ -10,7 +10,7 @@ use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::{TcpListener, UnixListener};
@@ -27,6 +27,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long the daemon waits for its machines' keepers before it answers. A keeper that is slower than that is
 /// found nevertheless; only its machine has to wait.
 const FIND_KEEPERS: Duration = Duration::from_secs(2);
+/// How long the kernel may take to end a daemon that was killed. It has the home's lock until then.
+const LAST_MOMENTS: Duration = Duration::from_secs(2);
 
 /// What every request can reach.
 pub(crate) struct App {
@@ -114,10 +116,16 @@ fn lock(home: &Home) -> Result<File> {
         .write(true)
         .open(&path)
         .map_err(Error::io("open", &path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::HomeInUse(home.root().to_owned())),
-        Err(e) => Err(Error::io("lock", &path)(e.into())),
+    let deadline = Instant::now() + LAST_MOMENTS;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::HomeInUse(home.root().to_owned())),
+            Err(e) => return Err(Error::io("lock", &path)(e.into())),
+        }
     }
 }
 
