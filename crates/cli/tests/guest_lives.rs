@@ -4,7 +4,11 @@
 
 mod lab;
 
+use std::fs::File;
+use std::time::Duration;
+
 use lab::{Lab, kill, machine, numbers};
+use rustix::fs::{FlockOperation, flock};
 
 const COUNTER: &str = "watari.run=counter";
 
@@ -85,6 +89,30 @@ fn a_keeper_that_is_killed_is_replaced_and_the_next_checkpoint_is_complete() {
     console_after.wait_until("two passes", |text| numbers(text, "STAMP pass=").len() >= 2);
     assert!(!lab.serial("m").contains("STAMP ERROR"));
     assert_eq!(lab.ok(&["verify"])["damaged"].as_array().unwrap().len(), 0);
+}
+
+/// The kernel takes a while to end a process that was killed; it has its locks until then, and answers no more. So it
+/// is here, for longer than usual.
+#[test]
+fn a_daemon_and_a_keeper_that_are_just_dying_are_replaced_and_the_guest_lives_on() {
+    let lab = Lab::new();
+    lab.start_demo("m", "128M", "16M", COUNTER, "tick 5");
+    let [qemu, keeper] = ["qemu_pid", "keeper_pid"].map(|which| lab.pid("m", which));
+    kill(lab.ok(&["up"])["pid"].as_u64().unwrap() as u32);
+    kill(keeper);
+    let held = ["node/lock", "machines/m/lock"].map(|path| File::open(lab.home().join(path)).unwrap());
+    held.iter().for_each(|file| flock(file, FlockOperation::LockExclusive).unwrap());
+    std::thread::spawn(move || {
+        for file in held {
+            std::thread::sleep(Duration::from_millis(500));
+            drop(file);
+        }
+    });
+    lab.ok(&["up"]);
+    lab.wait_for_another_keeper("m", keeper);
+    assert_eq!(lab.pid("m", "qemu_pid"), qemu);
+    lab.listen("m").next_number("tick ");
+    lab.ok(&["checkpoint", "m"]);
 }
 
 #[test]

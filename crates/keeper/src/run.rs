@@ -27,6 +27,8 @@ use crate::{Error, Result};
 
 /// How long those who asked something get to take their answer before the process is gone.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// How long the kernel may take to end a keeper that was killed. It has the machine's lock until then.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
 
 /// Runs one machine until it ends, as the process `watari keeper`. Says on standard output how the start went
 /// (see [`crate::protocol`]) and then closes it.
@@ -68,7 +70,8 @@ fn live(home: &Path, tmpfs: &Path, name: &MachineName, start: &Start) -> Result<
     finish(&instance, &board, phase, &reason)
 }
 
-/// Takes the machine's lock: nobody else may run or change it.
+/// Takes the machine's lock: nobody else may run or change it. A keeper that answers no more may still be dying, and
+/// to give up then would end the guest that we are to take over from it.
 fn own(home: &MachineHome, name: &MachineName) -> Result<File> {
     let path = home.lock();
     let file = OpenOptions::new()
@@ -77,10 +80,16 @@ fn own(home: &MachineHome, name: &MachineName) -> Result<File> {
         .write(true)
         .open(&path)
         .map_err(Error::io("open", &path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::AlreadyRunning { name: name.clone() }),
-        Err(e) => Err(Error::io("lock", &path)(e.into())),
+    let deadline = Instant::now() + LAST_MOMENTS;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::AlreadyRunning { name: name.clone() }),
+            Err(e) => return Err(Error::io("lock", &path)(e.into())),
+        }
     }
 }
 
