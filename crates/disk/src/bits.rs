@@ -15,9 +15,9 @@ pub(crate) fn words_for(bits: u32) -> usize {
     bits.div_ceil(WORD_PAGES) as usize
 }
 
-/// A bitmap in memory, all clear.
+/// A bitmap in memory, all clear. A large one takes memory only where something is set in it, and no time to make.
 pub(crate) fn clear_bitmap(words: usize) -> Vec<AtomicU64> {
-    std::iter::repeat_with(|| AtomicU64::new(0)).take(words).collect()
+    bytemuck::zeroed_vec(words)
 }
 
 /// Cuts a run of pages at the borders of words.

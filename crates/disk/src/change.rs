@@ -10,6 +10,7 @@ use watari_types::PAGE_SIZE;
 
 use crate::bits;
 use crate::engine::{Engine, page_bytes, pages_touched};
+use crate::guards::Epoch;
 
 /// How zeros are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,15 +76,18 @@ impl Engine {
         let pages = pages_touched(bytes.clone());
         let _touching = self.ledger.enter(pages.clone())?;
         let _changing = self.at_work.enter(pages.clone());
-        let special = self.mark(pages.clone());
-        let result =
-            if special { self.change_by_parts(&bytes, change) } else { self.apply(bytes.clone(), change) };
+        let epoch = self.mark(pages.clone());
+        let result = if self.are_special(&epoch, pages.clone()) {
+            self.change_by_parts(&epoch, &bytes, change)
+        } else {
+            self.apply(bytes.clone(), change)
+        };
         // Marked also if it failed: part of it may have happened.
         self.mark(pages);
         result
     }
 
-    fn change_by_parts(&self, bytes: &Range<u64>, change: Change<'_>) -> io::Result<()> {
+    fn change_by_parts(&self, epoch: &Epoch, bytes: &Range<u64>, change: Change<'_>) -> io::Result<()> {
         for part in bits::parts(pages_touched(bytes.clone())) {
             let inside = page_bytes(part.clone());
             let inside = inside.start.max(bytes.start)..inside.end.min(bytes.end);
@@ -93,8 +97,8 @@ impl Engine {
                 ),
                 zero => zero,
             };
-            if self.guards.any(part.clone()) || bits::any(self.map.absent(), part.clone()) {
-                self.change_locked(part, inside, change)?;
+            if self.are_special(epoch, part.clone()) {
+                self.change_locked(epoch, part, inside, change)?;
             } else {
                 self.apply(inside, change)?;
             }
@@ -102,20 +106,27 @@ impl Engine {
         Ok(())
     }
 
-    /// Changes `bytes`, which touch exactly the pages of `part`, within one word.
-    fn change_locked(&self, part: Range<u32>, bytes: Range<u64>, change: Change<'_>) -> io::Result<()> {
+    /// Changes `bytes`, which touch exactly the pages of `part`, within one word. What seals want that came after the
+    /// epoch need not be kept: they find the change at work.
+    fn change_locked(
+        &self,
+        epoch: &Epoch,
+        part: Range<u32>,
+        bytes: Range<u64>,
+        change: Change<'_>,
+    ) -> io::Result<()> {
         loop {
             // Room first: waiting for it with the stripe locked would keep out the saver that makes it.
-            let mut room = self.guards.reserve(&part);
+            let mut room = self.guards.reserve(epoch, &part);
             let _stripe = self.stripes.lock(part.start);
-            let wanted = self.guards.wanted(&part);
+            let wanted = epoch.wanted(&part);
             if wanted.count_ones() as usize > room.pages() {
-                // A new seal came in between.
+                // Another change was marking while the seal came, and left its mark in between.
                 continue;
             }
             let (word, mask) = bits::place(&part);
             for page in bits::runs_in_word(word, wanted).flatten() {
-                room.keep(page, self.read_page(page)?);
+                room.keep(epoch, page, self.read_page(page)?);
             }
             let (first, last) = (part.start, part.end - 1);
             let first_is_partial = bytes.start != page_bytes(first..part.end).start;

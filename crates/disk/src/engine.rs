@@ -12,7 +12,7 @@ use watari_types::{Generations, PAGE_SIZE, Page};
 use crate::at_work::AtWork;
 use crate::bits::{self, WORD_PAGES};
 use crate::flush::Flusher;
-use crate::guards::{Guards, Stripes};
+use crate::guards::{Epoch, Guards, Stripes};
 use crate::ledger::Ledger;
 use crate::map::Map;
 use crate::medium::Medium;
@@ -30,7 +30,6 @@ pub(crate) struct Engine {
     pub(crate) raw: Box<dyn Medium>,
     pub(crate) map: Map,
     pub(crate) ledger: Ledger,
-    pub(crate) written: Written,
     /// Pages that came into the raw file and have not been noted in the ledger.
     arrivals: Written,
     /// Held alone from taking the arrivals until they are noted: a flush that finds none left must not overtake that.
@@ -40,8 +39,8 @@ pub(crate) struct Engine {
     pub(crate) generations: RwLock<Generations>,
     pub(crate) guards: Guards,
     pub(crate) stripes: Stripes,
-    /// Held shared for the instants in which a change looks at the guards and leaves its marks; held alone by
-    /// scans and seals, which thereby happen at one instant. Never held across I/O.
+    /// Held shared for the instants in which a change leaves its marks, and pages that arrived theirs; held alone by who
+    /// takes such marks away. Never held across I/O.
     pub(crate) gate: RwLock<()>,
     pub(crate) source: RwLock<Option<Arc<dyn Source>>>,
     pub(crate) flusher: Flusher,
@@ -69,7 +68,6 @@ impl Engine {
             ledger,
             arrivals,
             noting: RwLock::new(()),
-            written: Written::new(pages),
             at_work: AtWork::default(),
             generations: RwLock::new(generations),
             guards: Guards::new(pages, KEPT_PAGES),
@@ -192,18 +190,22 @@ impl Engine {
         noted
     }
 
-    /// Leaves the marks of a change to `pages`; true if some of them are guarded or absent.
+    /// Leaves the marks of a change to `pages`, and returns the epoch they are in.
     ///
     /// Done before the change, so that a process killed in the middle of it has not forgotten which pages it
     /// was at, and after it, so that no scan during the change is the last to have seen it.
-    pub(crate) fn mark(&self, pages: Range<u32>) -> bool {
+    pub(crate) fn mark(&self, pages: Range<u32>) -> Arc<Epoch> {
         // The map is a file: what may have to wait for one happens before the gate, where in all likelihood
         // nothing is left to store then.
         self.map.mark_unpublished(pages.clone());
         let _gate = self.gate.read();
-        self.written.mark(pages.clone());
         self.map.mark_unpublished(pages.clone());
-        self.guards.any(pages.clone()) || bits::any(self.map.absent(), pages)
+        self.guards.mark(pages)
+    }
+
+    /// Whether some of `pages` must be kept before they change, or are absent.
+    pub(crate) fn are_special(&self, epoch: &Epoch, pages: Range<u32>) -> bool {
+        epoch.wants_any(pages.clone()) || bits::any(self.map.absent(), pages)
     }
 }
 

@@ -1,49 +1,86 @@
-//! Copy-before-write: which pages must not change yet, and the old content of those that did.
+//! Marks and copy-before-write: what was written since the last scan, and which pages must not change yet.
 //!
-//! A seal *wants* pages. A writer that is about to change a wanted page *keeps* its old content for every seal
-//! that wants it; the saver *takes* it. Each page leaves a seal one of three ways: saved from the file, kept
-//! and taken, or released with the seal.
+//! ```text
+//!            ┌─ epoch ────────────┐  seal   ┌─ epoch ────────────┐
+//!            │ written            │ ──────▶ │ written (empty)    │
+//!            │ sealed: [a]        │         │ sealed: [a, b]     │   b: what was written in the epoch before
+//!            └────────────────────┘         └────────────────────┘
+//! ```
+//! An *epoch* lasts from one scan or seal to the next, and they end it by putting another one in its place: nothing is
+//! copied and nobody is waited for, however much was written and whoever is writing. A change that was marking just
+//! then sees it and leaves its marks in the new epoch as well; the old one may or may not have them.
+//!
+//! A seal *wants* the pages that its epoch has marks of. A writer that is about to change a wanted page *keeps* its old
+//! content for every seal that wants it; the saver *takes* it. Each page leaves a seal one of three ways: saved from the
+//! file, kept and taken, or released with the seal.
 //!
 //! Kept content is bounded. A writer that finds no room waits (holding no lock) until the saver took some or a
 //! seal was released, which always makes room in the end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex};
 use watari_types::Page;
 
 use crate::bits::{self, SparseWords, WORD_PAGES};
+use crate::written::Written;
 
-/// The seals that are not released yet.
+/// The present epoch, and room for what is kept.
 pub(crate) struct Guards {
-    /// The union of what the seals want: what a writer looks at. Changed only with `seals` locked.
-    wanted: Vec<AtomicU64>,
-    seals: Mutex<Seals>,
-    room: Condvar,
+    pages: u32,
+    epoch: ArcSwap<Epoch>,
+    /// Held by who puts another epoch in place. What the next seal needs is made beforehand: making it may have to wait
+    /// for a turn of its own.
+    turn: Mutex<Option<Fresh>>,
+    room: Mutex<Room>,
+    more_room: Condvar,
     limit: usize,
 }
 
+/// What changes look at and leave their marks in.
+pub(crate) struct Epoch {
+    written: Arc<Written>,
+    sealed: Vec<Arc<Seal>>,
+}
+
+/// Empty bitmaps for an epoch and for the seal that ends the one before.
+struct Fresh {
+    written: Arc<Written>,
+    gone: Vec<AtomicU64>,
+}
+
+impl Fresh {
+    fn new(pages: u32) -> Fresh {
+        let gone = bits::clear_bitmap(bits::words_for(pages));
+        Fresh { written: Arc::new(Written::new(pages)), gone }
+    }
+}
+
 #[derive(Default)]
-struct Seals {
-    open: BTreeMap<SealId, Seal>,
-    last: u64,
+struct Room {
     kept: usize,
     reserved: usize,
 }
 
-/// Names a seal.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SealId(u64);
+/// Pages that must be seen as they were at one instant.
+pub(crate) struct Seal {
+    /// The epoch that it ended.
+    written: Arc<Written>,
+    /// Pages that it has done with.
+    gone: Vec<AtomicU64>,
+    state: Mutex<State>,
+}
 
 #[derive(Default)]
-struct Seal {
-    wanted: SparseWords,
+struct State {
     kept: HashMap<u32, Arc<Page>>,
-    /// What was scanned after the seal: not covered by the snapshot it is for.
-    later: HashMap<u32, u64>,
+    /// Epochs that ended after it: not covered by the snapshot it is for.
+    later: Vec<Arc<Written>>,
+    is_released: bool,
 }
 
 /// What a seal still has of a page.
@@ -65,97 +102,161 @@ pub(crate) struct Reservation<'a> {
 impl Guards {
     /// For a disk of `pages`, keeping at most `limit` old pages at a time.
     pub(crate) fn new(pages: u32, limit: usize) -> Guards {
-        let wanted = bits::clear_bitmap(bits::words_for(pages));
-        Guards { wanted, seals: Mutex::default(), room: Condvar::new(), limit }
-    }
-
-    /// Whether any of `pages` is wanted.
-    pub(crate) fn any(&self, pages: Range<u32>) -> bool {
-        bits::any(&self.wanted, pages)
-    }
-
-    /// Which of a part's pages are wanted.
-    pub(crate) fn wanted(&self, part: &Range<u32>) -> u64 {
-        let (word, mask) = bits::place(part);
-        self.wanted[word].load(Ordering::Acquire) & mask
-    }
-
-    /// Seals the pages of `words`.
-    pub(crate) fn seal(&self, words: SparseWords) -> SealId {
-        let mut seals = self.seals.lock();
-        seals.note_later(&words);
-        for (word, value) in &words {
-            bits::set(&self.wanted[*word as usize], *value);
+        let epoch = Epoch { written: Arc::new(Written::new(pages)), sealed: Vec::new() };
+        Guards {
+            pages,
+            epoch: ArcSwap::from_pointee(epoch),
+            turn: Mutex::new(Some(Fresh::new(pages))),
+            room: Mutex::default(),
+            more_room: Condvar::new(),
+            limit,
         }
-        seals.last += 1;
-        let id = SealId(seals.last);
-        seals.open.insert(id, Seal { wanted: words, ..Seal::default() });
-        id
     }
 
-    /// Tells the open seals that the pages of `words` were scanned again after them.
-    pub(crate) fn scanned(&self, words: &[(u32, u64)]) {
-        self.seals.lock().note_later(words);
-    }
-
-    /// What was scanned after the seal, by word.
-    pub(crate) fn later(&self, id: SealId) -> HashMap<u32, u64> {
-        self.seals.lock().open.get(&id).map(|seal| seal.later.clone()).unwrap_or_default()
-    }
-
-    /// Waits until there is room for the old content of the wanted pages of `part`.
-    pub(crate) fn reserve(&self, part: &Range<u32>) -> Reservation<'_> {
-        let mut seals = self.seals.lock();
+    /// Marks `pages` as written in the present epoch. Returns that epoch: whoever marked before a change need not keep
+    /// anything for seals that came later.
+    pub(crate) fn mark(&self, pages: Range<u32>) -> Arc<Epoch> {
         loop {
-            let pages = self.wanted(part).count_ones() as usize;
-            if pages == 0 || seals.kept + seals.reserved + pages <= self.limit {
-                seals.reserved += pages;
+            let epoch = self.epoch.load_full();
+            epoch.written.mark(pages.clone());
+            // Either this sees that the epoch has ended, or who ended it sees the mark.
+            fence(Ordering::SeqCst);
+            if Arc::ptr_eq(&epoch.written, &self.epoch.load().written) {
+                return epoch;
+            }
+        }
+    }
+
+    /// The marks of one word in the present epoch.
+    pub(crate) fn written(&self, word: usize) -> u64 {
+        self.epoch.load().written.word(word)
+    }
+
+    /// Ends the epoch, and returns what was marked in it.
+    pub(crate) fn scan(&self) -> SparseWords {
+        let _turn = self.turn.lock();
+        let ended = self.next_epoch(Arc::new(Written::new(self.pages)), None);
+        fence(Ordering::SeqCst);
+        ended.words()
+    }
+
+    /// Ends the epoch, and seals what was marked in it.
+    pub(crate) fn seal(&self) -> Arc<Seal> {
+        let mut turn = self.turn.lock();
+        let Fresh { written, gone } = turn.take().unwrap_or_else(|| Fresh::new(self.pages));
+        let ended = self.epoch.load().written.clone();
+        let seal = Arc::new(Seal { written: ended, gone, state: Mutex::default() });
+        self.next_epoch(written, Some(seal.clone()));
+        seal
+    }
+
+    fn next_epoch(&self, written: Arc<Written>, seal: Option<Arc<Seal>>) -> Arc<Written> {
+        let old = self.epoch.load_full();
+        // Before the epoch ends: who looks for what is not covered by a seal looks at the present epoch first.
+        for open in &old.sealed {
+            open.state.lock().later.push(old.written.clone());
+        }
+        let sealed = old.sealed.iter().cloned().chain(seal).collect();
+        self.epoch.store(Arc::new(Epoch { written, sealed }));
+        old.written.clone()
+    }
+
+    /// Ends a seal, and everything that waited for it.
+    pub(crate) fn release(&self, seal: &Arc<Seal>) {
+        {
+            let mut turn = self.turn.lock();
+            turn.get_or_insert_with(|| Fresh::new(self.pages));
+            let old = self.epoch.load_full();
+            let sealed = old.sealed.iter().filter(|open| !Arc::ptr_eq(open, seal)).cloned().collect();
+            self.epoch.store(Arc::new(Epoch { written: old.written.clone(), sealed }));
+        }
+        let kept = {
+            let mut state = seal.state.lock();
+            state.is_released = true;
+            std::mem::take(&mut state.kept).len()
+        };
+        self.room.lock().kept -= kept;
+        self.more_room.notify_all();
+    }
+
+    /// Waits until there is room for the old content of the pages of `part` that are wanted.
+    pub(crate) fn reserve(&self, epoch: &Epoch, part: &Range<u32>) -> Reservation<'_> {
+        let mut room = self.room.lock();
+        loop {
+            let pages = epoch.wanted(part).count_ones() as usize;
+            if pages == 0 || room.kept + room.reserved + pages <= self.limit {
+                room.reserved += pages;
                 return Reservation { guards: self, pages };
             }
-            self.room.wait(&mut seals);
+            self.more_room.wait(&mut room);
         }
     }
 
     /// What the seal has of `page`; kept content is given away. The page's stripe need not be locked, but then
     /// [`Held::InPlace`] may be outdated when it arrives.
-    pub(crate) fn take(&self, id: SealId, page: u32) -> Held {
-        let mut seals = self.seals.lock();
-        let Some(seal) = seals.open.get_mut(&id) else { return Held::Nothing };
-        if let Some(content) = seal.kept.remove(&page) {
-            seals.kept -= 1;
-            self.room.notify_all();
+    pub(crate) fn take(&self, seal: &Seal, page: u32) -> Held {
+        let kept = seal.state.lock().kept.remove(&page);
+        if let Some(content) = kept {
+            self.room.lock().kept -= 1;
+            self.more_room.notify_all();
             return Held::Kept(content);
         }
         let (word, mask) = bits::place(&(page..page + 1));
-        if seal.wanted_in(word) & mask != 0 { Held::InPlace } else { Held::Nothing }
+        if seal.wanted(word) & mask != 0 { Held::InPlace } else { Held::Nothing }
     }
 
     /// The seal has read `page` in its place. The page's stripe must be locked.
-    pub(crate) fn saved(&self, id: SealId, page: u32) {
-        let mut seals = self.seals.lock();
+    pub(crate) fn saved(&self, seal: &Seal, page: u32) {
         let (word, mask) = bits::place(&(page..page + 1));
-        if let Some(seal) = seals.open.get_mut(&id) {
-            seal.drop_wanted(word, mask);
-        }
-        self.refresh(&seals, word);
-        self.room.notify_all();
+        bits::set(&seal.gone[word], mask);
+        // Who waits with this page among others needs less room now.
+        let _room = self.room.lock();
+        self.more_room.notify_all();
+    }
+}
+
+impl Epoch {
+    /// Whether any of `pages` is wanted.
+    pub(crate) fn wants_any(&self, pages: Range<u32>) -> bool {
+        !self.sealed.is_empty() && bits::parts(pages).any(|part| self.wanted(&part) != 0)
     }
 
-    /// Ends a seal, and everything that waited for it.
-    pub(crate) fn release(&self, id: SealId) {
-        let mut seals = self.seals.lock();
-        if let Some(seal) = seals.open.remove(&id) {
-            seals.kept -= seal.kept.len();
-            for (word, _) in &seal.wanted {
-                self.refresh(&seals, *word as usize);
-            }
-        }
-        self.room.notify_all();
+    /// Which of a part's pages are wanted.
+    pub(crate) fn wanted(&self, part: &Range<u32>) -> u64 {
+        let (word, mask) = bits::place(part);
+        self.sealed.iter().fold(0, |all, seal| all | seal.wanted(word)) & mask
+    }
+}
+
+impl Seal {
+    /// The pages that were sealed.
+    pub(crate) fn words(&self) -> SparseWords {
+        fence(Ordering::SeqCst);
+        self.written.words()
     }
 
-    fn refresh(&self, seals: &Seals, word: usize) {
-        let wanted = seals.open.values().fold(0, |all, seal| all | seal.wanted_in(word));
-        self.wanted[word].store(wanted, Ordering::Release);
+    /// What was marked in epochs that ended after the seal, in one word.
+    pub(crate) fn later(&self, word: usize) -> u64 {
+        self.state.lock().later.iter().fold(0, |all, epoch| all | epoch.word(word))
+    }
+
+    fn wanted(&self, word: usize) -> u64 {
+        self.written.word(word) & !self.gone[word].load(Ordering::Acquire)
+    }
+
+    /// Keeps the content of a page if it is wanted; whether it was.
+    fn keep(&self, page: u32, content: &Arc<Page>) -> bool {
+        let (word, mask) = bits::place(&(page..page + 1));
+        if self.wanted(word) & mask == 0 {
+            return false;
+        }
+        let mut state = self.state.lock();
+        bits::set(&self.gone[word], mask);
+        if state.is_released {
+            return false;
+        }
+        state.kept.insert(page, content.clone());
+        true
     }
 }
 
@@ -167,57 +268,22 @@ impl Reservation<'_> {
 
     /// Keeps the old content of `page` for every seal that wants it, which then wants it no longer. The page's
     /// stripe must be locked.
-    pub(crate) fn keep(&mut self, page: u32, content: Page) {
+    pub(crate) fn keep(&mut self, epoch: &Epoch, page: u32, content: Page) {
         let content = Arc::new(content);
-        let (word, mask) = bits::place(&(page..page + 1));
-        let mut seals = self.guards.seals.lock();
-        let mut copies = 0;
-        for seal in seals.open.values_mut() {
-            if seal.wanted_in(word) & mask != 0 {
-                seal.drop_wanted(word, mask);
-                seal.kept.insert(page, content.clone());
-                copies += 1;
-            }
-        }
-        seals.kept += copies;
-        seals.reserved -= 1;
+        // Counted first: as soon as it is there, somebody may take it.
+        let mut room = self.guards.room.lock();
+        room.kept += epoch.sealed.iter().filter(|seal| seal.keep(page, &content)).count();
+        room.reserved -= 1;
         self.pages -= 1;
-        self.guards.refresh(&seals, word);
     }
 }
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if self.pages > 0 {
-            self.guards.seals.lock().reserved -= self.pages;
-            self.guards.room.notify_all();
+            self.guards.room.lock().reserved -= self.pages;
+            self.guards.more_room.notify_all();
         }
-    }
-}
-
-impl Seals {
-    fn note_later(&mut self, words: &[(u32, u64)]) {
-        for seal in self.open.values_mut() {
-            for (word, value) in words {
-                *seal.later.entry(*word).or_default() |= value;
-            }
-        }
-    }
-}
-
-impl Seal {
-    fn wanted_in(&self, word: usize) -> u64 {
-        self.slot(word).map_or(0, |slot| self.wanted[slot].1)
-    }
-
-    fn drop_wanted(&mut self, word: usize, mask: u64) {
-        if let Some(slot) = self.slot(word) {
-            self.wanted[slot].1 &= !mask;
-        }
-    }
-
-    fn slot(&self, word: usize) -> Option<usize> {
-        self.wanted.binary_search_by_key(&(word as u32), |(word, _)| *word).ok()
     }
 }
 

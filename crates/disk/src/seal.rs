@@ -11,6 +11,7 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use watari_types::{Generation, Page, PageSet};
 
@@ -18,7 +19,7 @@ use crate::Disk;
 use crate::at_work;
 use crate::bits::{self, SparseWords};
 use crate::engine::Engine;
-use crate::guards::{Held, SealId};
+use crate::guards::{Held, Seal};
 
 /// Words handled at a time with the gate held: some ten microseconds.
 const BATCH: usize = 1 << 13;
@@ -31,14 +32,14 @@ const BATCH: usize = 1 << 13;
 /// Dropping it releases the pages: writers need not keep their content any more. They stay pending.
 pub struct Sealed {
     disk: Disk,
-    id: SealId,
-    pages: PageSet,
+    seal: Arc<Seal>,
+    pages: OnceLock<PageSet>,
 }
 
 impl Sealed {
-    /// The sealed pages.
+    /// The sealed pages. The first call takes time in proportion to them.
     pub fn pages(&self) -> &PageSet {
-        &self.pages
+        self.pages.get_or_init(|| bits::page_set(&self.seal.words()))
     }
 
     /// Reads a sealed page as it was at the seal. Afterwards it is not kept any more and cannot be read again.
@@ -49,16 +50,16 @@ impl Sealed {
     pub fn read(&self, page: u32, into: &mut Page) -> io::Result<()> {
         let engine = self.disk.engine();
         // Kept content needs no stripe. Whoever holds the stripe may wait for the disk.
-        if let Held::Kept(content) = engine.guards.take(self.id, page) {
+        if let Held::Kept(content) = engine.guards.take(&self.seal, page) {
             *into = *content;
             return Ok(());
         }
         let _stripe = engine.stripes.lock(page);
-        match engine.guards.take(self.id, page) {
+        match engine.guards.take(&self.seal, page) {
             Held::Kept(content) => *into = *content,
             Held::InPlace => {
                 *into = engine.read_page(page)?;
-                engine.guards.saved(self.id, page);
+                engine.guards.saved(&self.seal, page);
             }
             Held::Nothing => {
                 let message = format!("page {page} is not sealed, or was read already");
@@ -71,7 +72,7 @@ impl Sealed {
 
 impl Drop for Sealed {
     fn drop(&mut self) {
-        self.disk.engine().guards.release(self.id);
+        self.disk.engine().guards.release(&self.seal);
     }
 }
 
@@ -81,36 +82,23 @@ impl Disk {
     /// A page read after the scan has the content of every write that was acknowledged before it, or a later
     /// one, and then a later scan or seal has the page again.
     pub fn scan(&self) -> PageSet {
-        let engine = self.engine();
-        let words = {
-            let _gate = engine.gate.write();
-            let words = engine.written.take();
-            engine.guards.scanned(&words);
-            words
-        };
-        bits::page_set(&words)
+        bits::page_set(&self.engine().guards.scan())
     }
 
     /// Like [`scan`](Disk::scan), and the pages keep their content for the returned [`Sealed`] until it has
     /// read them or is dropped: a write to one first puts the old content aside. Of that at most 64 MiB are
     /// held in memory; beyond, writers wait until some was read.
     ///
-    /// Never waits for a disk; takes time in proportion to the pages found.
+    /// Waits for nothing, not even for writers, and takes the same time however much was written.
     pub fn seal(&self) -> Sealed {
-        let engine = self.engine();
-        let (words, id) = {
-            let _gate = engine.gate.write();
-            let words = engine.written.take();
-            (words.clone(), engine.guards.seal(words))
-        };
-        Sealed { disk: self.clone(), id, pages: bits::page_set(&words) }
+        Sealed { disk: self.clone(), seal: self.engine().guards.seal(), pages: OnceLock::new() }
     }
 
     /// The pages that were scanned, sealed, or found unpublished when the disk was opened, and are not in a
     /// published snapshot. Those written again since are only in the next scan, or in both.
     pub fn pending(&self) -> PageSet {
         let engine = self.engine();
-        let pending = |(word, value): (usize, u64)| (word as u32, value & !engine.written.word(word));
+        let pending = |(word, value): (usize, u64)| (word as u32, value & !engine.guards.written(word));
         bits::page_set(&engine.map.unpublished_words().map(pending).collect::<SparseWords>())
     }
 
@@ -118,7 +106,7 @@ impl Disk {
     /// `generation` now. Pages written or scanned since stay counted.
     pub fn published(&self, upto: Sealed, generation: Generation) {
         debug_assert!(std::ptr::eq(self.engine(), upto.disk.engine()), "sealed on another disk");
-        upto.disk.engine().publish(upto.id, generation);
+        upto.disk.engine().publish(&upto.seal, generation);
     }
 
     /// The pages that may have another content now than in the snapshot `generation` of this disk's history, which the
@@ -137,19 +125,19 @@ impl Disk {
 }
 
 impl Engine {
-    fn publish(&self, id: SealId, generation: Generation) {
+    fn publish(&self, seal: &Seal, generation: Generation) {
         let unpublished: SparseWords =
             self.map.unpublished_words().map(|(word, value)| (word as u32, value)).collect();
         for batch in unpublished.chunks(BATCH) {
             // Alone: between a writer's two marks of one page there must be no room for this.
             let _gate = self.gate.write();
-            let (later, at_work) = (self.guards.later(id), self.at_work.now());
+            let at_work = self.at_work.now();
             let mut generations = self.generations.write();
             for (index, _) in batch {
                 let word = *index as usize;
-                let since = self.written.word(word)
-                    | later.get(index).copied().unwrap_or(0)
-                    | at_work::bits_of_word(&at_work, word);
+                // In this order: a mark is in the present epoch, or that has ended since the seal.
+                let since =
+                    self.guards.written(word) | seal.later(word) | at_work::bits_of_word(&at_work, word);
                 let covered = self.map.unpublished()[word].load(Ordering::Acquire) & !since;
                 bits::runs_in_word(word, covered).for_each(|run| generations.record(generation, run));
                 self.map.clear_unpublished(word, covered);

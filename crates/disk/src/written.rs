@@ -1,4 +1,4 @@
-//! The pages written since the last scan, in memory, so that taking them never waits for a disk.
+//! Pages that something happened to since a certain moment, in memory, so that nobody who asks waits for a disk.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::bits::{self, SparseWords};
 use crate::summary::Summary;
 
-/// A bitmap with a summary above it, which makes [`Written::take`] proportional to what was written.
-///
-/// The summary may only be trusted because marking and taking exclude each other; the engine's gate sees to it.
+/// A bitmap with a summary above it: walking it takes time in proportion to what is marked.
 pub(crate) struct Written {
     words: Vec<AtomicU64>,
     summary: Summary,
@@ -20,7 +18,7 @@ impl Written {
         Written { words: bits::clear_bitmap(words), summary: Summary::new(words) }
     }
 
-    /// Marks `pages`. The gate must be held, shared or not.
+    /// Marks `pages`.
     pub(crate) fn mark(&self, pages: Range<u32>) {
         for part in bits::parts(pages) {
             let (word, mask) = bits::place(&part);
@@ -29,7 +27,13 @@ impl Written {
         }
     }
 
-    /// Takes all marks away and returns them. The gate must be held alone.
+    /// All marks. What is being marked may be missed.
+    pub(crate) fn words(&self) -> SparseWords {
+        let marked = |word: usize| (word as u32, self.word(word));
+        self.summary.words().map(marked).filter(|(_, value)| *value != 0).collect()
+    }
+
+    /// Takes all marks away and returns them. Nobody may be marking.
     pub(crate) fn take(&self) -> SparseWords {
         let marked = |word: usize| (word as u32, self.words[word].swap(0, Ordering::AcqRel));
         self.summary.take().map(marked).filter(|(_, value)| *value != 0).collect()
