@@ -8,7 +8,7 @@
 //!     └── lazily, from the store    └── which pages? ────┘ (ram)
 //! ```
 //!
-//! * [`home`] and [`record`]: what lies where, and what is written down;
+//! * [`home`] and [`record`]: what lies where, and what is written down; [`lock`]: who may touch it;
 //! * [`protocol`] and [`client`]: how the daemon speaks to a keeper;
 //! * `start`: power on, resume, or take over a QEMU whose keeper died;
 //! * `capture`: a snapshot while the guest runs;
@@ -27,6 +27,7 @@ pub mod heads;
 mod history;
 pub mod home;
 mod instance;
+pub mod lock;
 mod memory;
 mod process;
 pub mod protocol;

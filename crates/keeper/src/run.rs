@@ -1,6 +1,6 @@
 //! The life of a keeper process, from its start to its machine's end.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
@@ -9,7 +9,6 @@ use std::process::{Child, ExitCode, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
 use watari_qemu::Event;
 use watari_store::NodeKey;
 use watari_types::MachineName;
@@ -17,6 +16,7 @@ use watari_types::MachineName;
 use crate::ground::{Ground, last_words};
 use crate::home::{Home, MachineHome};
 use crate::instance::{Instance, set_clock};
+use crate::lock;
 use crate::process::wait_for_exit;
 use crate::protocol::{Reply, Start, Started};
 use crate::record::{MachineFile, MachineState, Phase};
@@ -27,8 +27,6 @@ use crate::{Error, Result};
 
 /// How long those who asked something get to take their answer before the process is gone.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// How long the kernel may take to end a keeper that was killed. It has the machine's lock until then.
-const LAST_MOMENTS: Duration = Duration::from_secs(5);
 
 /// Runs one machine until it ends, as the process `watari keeper`. Says on standard output how the start went
 /// (see [`crate::protocol`]) and then closes it.
@@ -49,7 +47,7 @@ fn live(home: &Path, tmpfs: &Path, name: &MachineName, start: &Start) -> Result<
     let node = Home::open(home, tmpfs)?;
     let home = node.machine(name);
     home.create()?;
-    let _lock = own(&home, name)?;
+    let _lock = lock::own(&home.lock())?.ok_or_else(|| Error::AlreadyRunning { name: name.clone() })?;
     let ground = Ground {
         file: MachineFile::load(&home)?,
         before: MachineState::load(&home)?,
@@ -68,29 +66,6 @@ fn live(home: &Path, tmpfs: &Path, name: &MachineName, start: &Start) -> Result<
     let status = outlive(started.qemu_pid, child)?;
     let (phase, reason) = ending.verdict(status, &home);
     finish(&instance, &board, phase, &reason)
-}
-
-/// Takes the machine's lock: nobody else may run or change it. A keeper that answers no more may still be dying, and
-/// to give up then would end the guest that we are to take over from it.
-fn own(home: &MachineHome, name: &MachineName) -> Result<File> {
-    let path = home.lock();
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(Error::io("open", &path))?;
-    let deadline = Instant::now() + LAST_MOMENTS;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::AlreadyRunning { name: name.clone() }),
-            Err(e) => return Err(Error::io("lock", &path)(e.into())),
-        }
-    }
 }
 
 /// Opens the keeper's socket, listens to QEMU's events, and announces that the machine is there.

@@ -5,18 +5,18 @@ mod exports;
 mod routes;
 mod web;
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, Permissions};
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use watari_keeper::home::Home;
+use watari_keeper::lock;
 
 use crate::api::NodeInfo;
 use crate::node::{Node, Options};
@@ -27,8 +27,6 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long the daemon waits for its machines' keepers before it answers. A keeper that is slower than that is
 /// found nevertheless; only its machine has to wait.
 const FIND_KEEPERS: Duration = Duration::from_secs(2);
-/// How long the kernel may take to end a daemon that was killed. It has the home's lock until then.
-const LAST_MOMENTS: Duration = Duration::from_secs(2);
 
 /// What every request can reach.
 pub(crate) struct App {
@@ -58,7 +56,9 @@ impl App {
 /// or its sockets.
 pub fn serve(options: Options, ready: impl FnOnce(&NodeInfo)) -> Result<()> {
     let home = Home::open(&options.home, &options.tmpfs)?;
-    let _lock = lock(&home)?;
+    // This process is the only daemon of its home for as long as the file is open.
+    let owned = lock::own(&home.node_file("lock"))?;
+    let _lock = owned.ok_or_else(|| Error::HomeInUse(home.root().to_owned()))?;
     let port = options.port;
     let node = Arc::new(Node::open(home, options)?);
     node.remove_old_exports()?;
@@ -105,28 +105,6 @@ async fn run(node: Arc<Node>, port: u16, ready: impl FnOnce(&NodeInfo)) -> Resul
     let _ = fs::remove_file(&app.info.api);
     tracing::info!("the daemon stopped");
     Ok(())
-}
-
-/// Makes this process the only daemon of its home, for as long as the file is open.
-fn lock(home: &Home) -> Result<File> {
-    let path = home.node_file("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(Error::io("open", &path))?;
-    let deadline = Instant::now() + LAST_MOMENTS;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::HomeInUse(home.root().to_owned())),
-            Err(e) => return Err(Error::io("lock", &path)(e.into())),
-        }
-    }
 }
 
 /// Listens where a daemon before us may have left its socket. The home's lock is held, so it is nobody else's.
