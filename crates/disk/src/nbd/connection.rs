@@ -22,6 +22,8 @@ const WORKERS: usize = 8;
 const PAYLOADS: usize = 64 << 20;
 /// Bytes of memory taken for a payload of which nothing has arrived yet.
 const AHEAD: usize = 256 << 10;
+/// Bytes of memory that a thread keeps from one payload to the next.
+const KEPT: usize = 1 << 20;
 /// A client that says nothing for so long during the handshake is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -113,9 +115,11 @@ struct Incoming<'a> {
 impl Connection<'_> {
     fn work(&self) {
         let _close = CloseIfPanicking(self.stream);
-        while let Some((request, payload)) = self.next() {
+        let mut payload = Vec::new();
+        while let Some(request) = self.next(&mut payload) {
             let reply = self.session.answer(&request, &payload);
-            drop(payload);
+            payload.clear();
+            payload.shrink_to(KEPT);
             let sent = self.send(&reply);
             self.give_back(self.session.memory(&request));
             if sent.is_err() {
@@ -126,8 +130,8 @@ impl Connection<'_> {
         }
     }
 
-    /// The next request with its payload; `None` once there will be no more.
-    fn next(&self) -> Option<(Request, Vec<u8>)> {
+    /// The next request, its payload put into `payload`, which is empty; `None` once there will be no more.
+    fn next(&self, payload: &mut Vec<u8>) -> Option<Request> {
         let mut incoming = self.incoming.lock();
         if !incoming.open {
             return None;
@@ -139,9 +143,9 @@ impl Connection<'_> {
             return None;
         }
         self.take(self.session.memory(&request));
-        let payload = read_payload(&mut incoming.reader, request.payload()).ok()?;
+        read_payload(&mut incoming.reader, request.payload(), payload).ok()?;
         incoming.open = true;
-        Some((request, payload))
+        Some(request)
     }
 
     fn take(&self, bytes: usize) {
@@ -174,19 +178,19 @@ impl Connection<'_> {
     }
 }
 
-/// Reads `len` bytes, taking memory as they arrive: a client may announce what it never sends.
-fn read_payload(reader: &mut impl Read, len: u32) -> io::Result<Vec<u8>> {
+/// Appends `len` bytes to `payload`, taking memory as they arrive: a client may announce what it never sends.
+fn read_payload(reader: &mut impl Read, len: u32, payload: &mut Vec<u8>) -> io::Result<()> {
     let len = len as usize;
-    let mut payload = Vec::new();
     while payload.len() < len {
         // As much again as has arrived, and never more than there will be: it is counted with `len` bytes.
-        let part = payload.len().max(AHEAD).min(len - payload.len());
+        let part =
+            (payload.capacity() - payload.len()).max(payload.len()).max(AHEAD).min(len - payload.len());
         payload.reserve_exact(part);
-        if reader.by_ref().take(part as u64).read_to_end(&mut payload)? < part {
+        if reader.by_ref().take(part as u64).read_to_end(payload)? < part {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-    Ok(payload)
+    Ok(())
 }
 
 /// A thread that dies owes a client an answer; better that the client hears that there will be none.
@@ -208,9 +212,11 @@ mod tests {
     fn a_payload_takes_memory_for_its_bytes_once_and_hardly_before_they_arrive() {
         let sent = vec![7; 3 << 20];
         for len in [0, 1, AHEAD, AHEAD + 1, 1 << 20, (2 << 20) + 5, 3 << 20] {
-            let payload = read_payload(&mut &sent[..], len as u32).unwrap();
+            let mut payload = Vec::new();
+            read_payload(&mut &sent[..], len as u32, &mut payload).unwrap();
             assert_eq!((payload.len(), payload.capacity()), (len, len));
         }
-        assert!(read_payload(&mut &sent[..], MAX_PAYLOAD).is_err(), "less was sent than announced");
+        let announced = read_payload(&mut &sent[..], MAX_PAYLOAD, &mut Vec::new());
+        assert!(announced.is_err(), "less was sent than announced");
     }
 }
