@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 
 use crate::nbd::negotiation::{Negotiation, Next, append_reply, greeting};
 use crate::nbd::server::Exports;
@@ -35,6 +36,8 @@ const QUICK: Duration = Duration::from_micros(50);
 const SMALL: u32 = 64 << 10;
 /// Replies that leave together at most.
 const BATCH: usize = 16;
+/// Bytes on their way to a client. The usual 208 KiB would have a large reply wait for the client several times.
+const SEND_BUFFER: usize = 2 << 20;
 /// A client that says nothing for so long during the handshake is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -42,6 +45,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) fn serve(stream: &UnixStream, exports: &Exports) -> io::Result<()> {
     let _close = CloseIfPanicking(stream);
     stream.set_read_timeout(Some(PATIENCE))?;
+    // The host may allow less, and then it is slower.
+    let _ = set_socket_send_buffer_size(stream, SEND_BUFFER);
     let mut reader = BufReader::with_capacity(64 << 10, stream);
     let Some(session) = negotiate(&mut reader, stream, exports)? else {
         return Ok(());
