@@ -7,7 +7,7 @@ mod lab;
 use std::fs::File;
 use std::time::Duration;
 
-use lab::{Lab, kill, machine, numbers};
+use lab::{Lab, kill, machine, numbers, wait};
 use rustix::fs::{FlockOperation, flock};
 
 const COUNTER: &str = "watari.run=counter";
@@ -136,6 +136,11 @@ fn clones_run_beside_the_original_unplugged_and_know_who_they_are() {
     // Each goes its own way: histories and disks are separate from here on.
     for name in ["a", "m", "b"] {
         lab.ok(&["checkpoint", name]);
+    }
+    // Their disks are fetched in the background, and the progress reaches whoever asks.
+    for name in ["a", "b"] {
+        let is_here = || (lab.machine(name)["instance"]["absent_disk_pages"] == 0).then_some(());
+        wait("the clone's disk", is_here);
     }
     lab.ok(&["restore", "a"]);
     let console = lab.listen("m");

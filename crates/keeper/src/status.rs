@@ -9,6 +9,9 @@ use watari_types::Generation;
 use crate::protocol::Status;
 use crate::record::Phase;
 
+/// How often watchers hear how far hydration is.
+const PROGRESS: Duration = Duration::from_millis(500);
+
 /// The machine's status, and a bell that rings when it changes. Clones show the same board.
 #[derive(Clone)]
 pub(crate) struct Board(Arc<Inner>);
@@ -21,6 +24,8 @@ struct Inner {
 struct State {
     status: Status,
     disks: Vec<Disk>,
+    /// How many pages were absent when a watcher was told last.
+    told_absent: u64,
     version: u64,
     /// Conversations on the keeper's socket that are not over yet.
     talking: usize,
@@ -28,17 +33,25 @@ struct State {
     over: bool,
 }
 
+impl State {
+    fn absent(&self) -> u64 {
+        self.disks.iter().map(Disk::absent).sum()
+    }
+
+    fn status(&self) -> Status {
+        Status { absent_disk_pages: self.absent(), ..self.status.clone() }
+    }
+}
+
 impl Board {
     pub(crate) fn new(status: Status, disks: Vec<Disk>) -> Board {
-        let state = State { status, disks, version: 0, talking: 0, over: false };
+        let state = State { status, disks, told_absent: 0, version: 0, talking: 0, over: false };
         Board(Arc::new(Inner { state: Mutex::new(state), changed: Condvar::new() }))
     }
 
     /// The status now.
     pub(crate) fn status(&self) -> Status {
-        let state = self.lock();
-        let absent = state.disks.iter().map(Disk::absent).sum();
-        Status { absent_disk_pages: absent, ..state.status.clone() }
+        self.lock().status()
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -77,12 +90,19 @@ impl Board {
 
     /// Waits until the status is newer than `seen`. Returns it, its version, and whether it is the last one.
     pub(crate) fn wait(&self, seen: Option<u64>) -> (Status, u64, bool) {
-        let waiting = self.0.changed.wait_while(self.lock(), |s| Some(s.version) == seen && !s.over);
-        let (version, over) = {
-            let state = waiting.unwrap_or_else(PoisonError::into_inner);
-            (state.version, state.over)
-        };
-        (self.status(), version, over)
+        let mut state = self.lock();
+        while Some(state.version) == seen && !state.over {
+            state = match state.told_absent {
+                0 => self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                // Hydration rings no bell: its progress is looked at.
+                _ => self.0.changed.wait_timeout(state, PROGRESS).unwrap_or_else(PoisonError::into_inner).0,
+            };
+            if state.absent() != state.told_absent {
+                state.version += 1;
+            }
+        }
+        state.told_absent = state.absent();
+        (state.status(), state.version, state.over)
     }
 
     /// Waits until the machine has ended, or the time is over. Returns whether it has ended.

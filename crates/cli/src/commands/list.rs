@@ -43,9 +43,10 @@ fn text(list: &MachineList) -> String {
 fn why(machine: &MachineInfo) -> String {
     let absent =
         machine.instance.as_ref().map_or(0, |instance| instance.absent_disk_pages) * PAGE_SIZE as u64;
-    if !machine.reason.is_empty() || absent == 0 {
+    if absent == 0 {
         return machine.reason.clone();
     }
     let here = 100 - absent * 100 / machine.disk_bytes.iter().sum::<u64>().max(absent);
-    format!("{} of its disks still to be fetched ({here} % here)", bytes(absent))
+    let reason = if machine.reason.is_empty() { String::new() } else { format!("{}; ", machine.reason) };
+    format!("{reason}{} of its disks still to be fetched ({here} % here)", bytes(absent))
 }
