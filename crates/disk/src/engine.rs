@@ -91,6 +91,14 @@ impl Engine {
         }
     }
 
+    /// Whether these bytes can be read, or written, without a source and without keeping what they were.
+    pub(crate) fn is_at_hand(&self, offset: u64, len: u64, to_write: bool) -> bool {
+        let Some(end) = offset.checked_add(len).filter(|end| *end <= self.map.bytes()) else { return true };
+        let pages = pages_touched(offset..end);
+        let is_wanted = to_write && self.guards.wants_any(pages.clone());
+        !is_wanted && !bits::any(self.map.absent(), pages)
+    }
+
     pub(crate) fn source(&self) -> io::Result<Arc<dyn Source>> {
         self.source.read().clone().ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, "the page is absent and the disk has no source for it")

@@ -132,6 +132,11 @@ impl Guards {
         self.epoch.load().written.word(word)
     }
 
+    /// Whether any of `pages` is wanted in the present epoch.
+    pub(crate) fn wants_any(&self, pages: Range<u32>) -> bool {
+        self.epoch.load().wants_any(pages)
+    }
+
     /// Ends the epoch, and returns what was marked in it.
     pub(crate) fn scan(&self) -> SparseWords {
         let _turn = self.turn.lock();

@@ -81,14 +81,7 @@ impl Client {
     }
 
     fn request(&mut self, flags: u16, command: u16, offset: u64, len: u32, payload: &[u8]) {
-        let mut bytes = 0x2560_9513u32.to_be_bytes().to_vec();
-        bytes.extend(flags.to_be_bytes());
-        bytes.extend(command.to_be_bytes());
-        bytes.extend(0x0123_4567_89ab_cdefu64.to_be_bytes());
-        bytes.extend(offset.to_be_bytes());
-        bytes.extend(len.to_be_bytes());
-        bytes.extend(payload);
-        self.0.write_all(&bytes).unwrap();
+        self.0.write_all(&message(flags, command, offset, len, payload)).unwrap();
     }
 
     /// The errno of a simple reply.
@@ -112,6 +105,17 @@ impl Client {
     fn is_closed(&mut self) -> bool {
         matches!(self.0.read(&mut [0]), Ok(0) | Err(_))
     }
+}
+
+fn message(flags: u16, command: u16, offset: u64, len: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = 0x2560_9513u32.to_be_bytes().to_vec();
+    bytes.extend(flags.to_be_bytes());
+    bytes.extend(command.to_be_bytes());
+    bytes.extend(0x0123_4567_89ab_cdefu64.to_be_bytes());
+    bytes.extend(offset.to_be_bytes());
+    bytes.extend(len.to_be_bytes());
+    bytes.extend(payload);
+    bytes
 }
 
 struct Served {
@@ -300,6 +304,11 @@ fn requests_of_one_connection_overtake_each_other() {
     served.disk.write_at(0, &[3; 4096]).unwrap();
     let second = served.disk.seal();
     let mut client = Client::open(&served.socket(), "d", false);
+    // A server that has had quick requests only must not take this one for another.
+    for _ in 0..100 {
+        client.request(0, READ, 4096, 1, &[]);
+        assert_eq!((client.simple(), client.bytes()), (0, [2]));
+    }
     client.request(0, WRITE, 0, 4096, &[4; 4096]);
     client.request(0, READ, 4096, 1, &[]);
     assert_eq!(client.simple(), 0, "the read is answered while the write waits");
@@ -309,6 +318,27 @@ fn requests_of_one_connection_overtake_each_other() {
     let mut page = [0; 4096];
     second.read(0, &mut page).unwrap();
     assert_eq!(page[0], 3);
+}
+
+#[test]
+fn a_burst_is_answered_up_to_the_request_that_is_not_whole_yet() {
+    let served = Served::start();
+    let mut client = Client::open(&served.socket(), "d", false);
+    for round in 0..20_u8 {
+        let content = |number: u8| [round ^ number; 4096];
+        let write = |number: u8| message(0, WRITE, u64::from(number) * 4096, 4096, &content(number));
+        let burst: Vec<u8> = (0..50).flat_map(write).collect();
+        let (whole, rest) = burst.split_at(burst.len() - 1000);
+        client.0.write_all(whole).unwrap();
+        (0..49).for_each(|_| assert_eq!(client.simple(), 0));
+        client.0.write_all(rest).unwrap();
+        assert_eq!(client.simple(), 0);
+        for number in 0..50 {
+            let mut page = [0; 4096];
+            served.disk.read_at(u64::from(number) * 4096, &mut page).unwrap();
+            assert_eq!(page, content(number));
+        }
+    }
 }
 
 #[test]

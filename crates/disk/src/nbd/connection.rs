@@ -3,14 +3,14 @@
 //! Reading takes turns, replies too, and what is in between runs side by side. A thread that has read a
 //! request goes on with it itself, so a client with one request at a time waits for no handover.
 //!
-//! What takes less time than to wake another thread is performed within the turn: small requests, as long as they are
-//! answered from memory. Their replies leave together once the client has nothing more to say, which spares it, and a
-//! guest behind it, being woken for each.
+//! What takes less time than to wake another thread is performed within the turn: small requests for what is at hand, as
+//! long as they are answered from memory. Their replies leave together once the client has nothing more to say, which
+//! spares it, and a guest behind it, being woken for each.
 
 use std::io::{self, BufReader, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ const AHEAD: usize = 256 << 10;
 const KEPT: usize = 1 << 20;
 /// A request that takes longer than this waits for a device, and others should not wait for it.
 const QUICK: Duration = Duration::from_micros(50);
+/// After one that did, so many have to be quick before another may keep the turn.
+const IN_A_ROW: u32 = 16;
 /// Bytes of the largest request that can be quick.
 const SMALL: u32 = 64 << 10;
 /// Replies that leave together at most.
@@ -56,7 +58,7 @@ pub(crate) fn serve(stream: &UnixStream, exports: &Exports) -> io::Result<()> {
         stream,
         session,
         incoming: Mutex::new(Incoming { reader, open: true }),
-        is_quick: AtomicBool::new(false),
+        quick_in_a_row: AtomicU32::new(0),
         outgoing: Mutex::new(()),
         payloads: Mutex::new(0),
         payloads_left: Condvar::new(),
@@ -119,8 +121,8 @@ struct Connection<'a> {
     stream: &'a UnixStream,
     session: Session,
     incoming: Mutex<Incoming<'a>>,
-    /// Whether the last request was.
-    is_quick: AtomicBool,
+    /// How many small requests have been quick since one was not.
+    quick_in_a_row: AtomicU32,
     outgoing: Mutex<()>,
     payloads: Mutex<usize>,
     payloads_left: Condvar,
@@ -190,17 +192,20 @@ impl Connection<'_> {
         }
     }
 
-    /// Whether the request is likely to be answered from memory, as the one before it was.
+    /// Whether the request is likely to be answered from memory, as those before it were.
     fn is_quick(&self, request: &Request) -> bool {
-        let is_plain = matches!(request.command, command::READ | command::WRITE) && request.flags == 0;
-        is_plain && request.len <= SMALL && self.is_quick.load(Ordering::Relaxed)
+        request.len <= SMALL
+            && self.quick_in_a_row.load(Ordering::Relaxed) >= IN_A_ROW
+            && self.session.is_at_hand(request)
     }
 
     fn answer(&self, request: &Request, payload: &[u8]) -> Reply {
         let begun = Instant::now();
         let reply = self.session.answer(request, payload);
         if request.len <= SMALL {
-            self.is_quick.store(begun.elapsed() < QUICK, Ordering::Relaxed);
+            let before = self.quick_in_a_row.load(Ordering::Relaxed);
+            let now = if begun.elapsed() < QUICK { before.saturating_add(1) } else { 0 };
+            self.quick_in_a_row.store(now, Ordering::Relaxed);
         }
         reply
     }

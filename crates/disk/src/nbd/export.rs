@@ -16,6 +16,8 @@ pub trait Export: Send + Sync {
     fn size(&self) -> u64;
     /// Whether it refuses every change.
     fn read_only(&self) -> bool;
+    /// Whether these bytes can be read, or written, without waiting for what is elsewhere. They may lie beyond the end.
+    fn is_at_hand(&self, offset: u64, len: u64, to_write: bool) -> bool;
     /// Fills `into` from `offset` on.
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
     /// Writes; with `fua` it is on the medium afterwards.
@@ -46,6 +48,10 @@ impl Export for Disk {
 
     fn read_only(&self) -> bool {
         false
+    }
+
+    fn is_at_hand(&self, offset: u64, len: u64, to_write: bool) -> bool {
+        self.engine().is_at_hand(offset, len, to_write)
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
@@ -115,6 +121,10 @@ impl Export for ReadOnly {
 
     fn read_only(&self) -> bool {
         true
+    }
+
+    fn is_at_hand(&self, _offset: u64, _len: u64, _to_write: bool) -> bool {
+        false
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {

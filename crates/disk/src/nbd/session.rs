@@ -73,6 +73,18 @@ impl Session {
         }
     }
 
+    /// Whether the request is one that needs nothing from elsewhere: neither a page that is not here nor the medium.
+    pub(crate) fn is_at_hand(&self, request: &Request) -> bool {
+        let (offset, len) = (request.offset, u64::from(request.len));
+        match request.command {
+            command::READ => self.export.is_at_hand(offset, len, false),
+            command::WRITE if request.flags & command_flag::FUA == 0 => {
+                self.export.is_at_hand(offset, len, true)
+            }
+            _ => false,
+        }
+    }
+
     /// Does what the request asks and says how that went. `payload` is a write's, empty for all others.
     pub(crate) fn answer(&self, request: &Request, payload: &[u8]) -> Reply {
         match self.perform(request, payload) {
