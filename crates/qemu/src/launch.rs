@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use watari_types::{Boot, MachineConfig};
 
-use crate::layout::{self, AGENT_CHARDEV, SERIAL_CHARDEV, disk_id, nic_backend};
+use crate::layout::{self, AGENT_CHARDEV, SERIAL_CHARDEV, disk_id, disk_thread, nic_backend};
 use crate::{Accel, Error, RAM_BLOCK_MAIN, inherit};
 
 /// Where a running QEMU has the file of its main memory open, as that process sees it.
@@ -217,6 +217,7 @@ impl Launch<'_> {
         );
         args.pair("-chardev", format!("socket,id={AGENT_CHARDEV},{}", socket(AGENT_SOCKET)?));
         for (index, path) in self.disks.iter().enumerate() {
+            args.json("-object", &json!({"qom-type": "iothread", "id": disk_thread(index)}));
             args.json(
                 "-blockdev",
                 &json!({"driver": "nbd", "node-name": disk_id(index), "export": index.to_string(),

@@ -91,7 +91,8 @@ pub(crate) fn layout_1(config: &MachineConfig, vmgenid: &str) -> Vec<Value> {
     for index in 0..config.disks.len() {
         let slot = format!("{:#x}", 0x8 + index);
         devices.push(json!({"driver": "virtio-blk-pci", "id": disk_id(index), "bus": "pcie.0", "addr": slot,
-            "drive": disk_id(index), "bootindex": FIRST_BOOT_INDEX + index, "werror": "stop", "rerror": "stop"}));
+            "drive": disk_id(index), "iothread": disk_thread(index), "bootindex": FIRST_BOOT_INDEX + index,
+            "werror": "stop", "rerror": "stop"}));
     }
     for (index, nic) in config.nics.iter().enumerate() {
         let slot = format!("{:#x}", 0x10 + index);
@@ -117,6 +118,12 @@ pub(crate) fn nic_id(index: usize) -> String {
 /// The id of the host's end of the `index`th network card.
 pub(crate) fn nic_backend(index: usize) -> String {
     format!("net{index}-host")
+}
+
+/// The thread of the host that serves the `index`th disk's requests; neither guest nor snapshot know of it. Without one
+/// they wait for the thread that does everything else.
+pub(crate) fn disk_thread(index: usize) -> String {
+    format!("disk{index}-thread")
 }
 
 /// The device id, and the block node name, of the `index`th disk.
