@@ -99,7 +99,7 @@ class Qemu:
              "-chardev", f"socket,id=serial,path={self.folder}/serial,server=on,wait=off,logfile={self.log}",
              "-qmp", f"unix:{qmp},server=on,wait=off", "-kernel", str(boot / "kernel"), "-initrd", str(boot / "initrd"),
              "-append", append, "-drive", f"{drive},if=none,id=d0,discard=unmap",
-             "-device", "virtio-blk-pci,drive=d0", "-device", "virtio-rng-pci", "-netdev", "user,id=n0",
+             "-object", "iothread,id=io0", "-device", "virtio-blk-pci,drive=d0,iothread=io0", "-device", "virtio-rng-pci", "-netdev", "user,id=n0",
              "-device", "virtio-net-pci,netdev=n0"],
             stdin=subprocess.DEVNULL, start_new_session=True)
         self.socket = socket.socket(socket.AF_UNIX)

@@ -309,8 +309,8 @@ fn requests_of_one_connection_overtake_each_other() {
         client.request(0, READ, 4096, 1, &[]);
         assert_eq!((client.simple(), client.bytes()), (0, [2]));
     }
-    client.request(0, WRITE, 0, 4096, &[4; 4096]);
-    client.request(0, READ, 4096, 1, &[]);
+    client.request(0, WRITE, 0, 4 << 20, &vec![4; 4 << 20]);
+    client.request(0, READ, 8 << 20, 1, &[]);
     assert_eq!(client.simple(), 0, "the read is answered while the write waits");
     assert_eq!(client.bytes(), [2]);
     drop(sealed);
@@ -338,6 +338,22 @@ fn a_burst_is_answered_up_to_the_request_that_is_not_whole_yet() {
             served.disk.read_at(u64::from(number) * 4096, &mut page).unwrap();
             assert_eq!(page, content(number));
         }
+    }
+}
+
+#[test]
+fn a_burst_of_small_requests_leaves_room_for_large_ones() {
+    let served = Served::start();
+    let mut client = Client::open(&served.socket(), "d", true);
+    for _ in 0..20 {
+        let lengths = [[64 << 10; 15].as_slice(), &[(2 << 20) - 4096, 512, 32 << 20, 4096]].concat();
+        let burst: Vec<u8> = lengths.iter().flat_map(|len| message(0, READ, 0, *len, &[])).collect();
+        client.0.write_all(&burst).unwrap();
+        let mut replies: Vec<usize> = lengths.iter().map(|_| client.structured().1.len() - 8).collect();
+        let mut expected: Vec<usize> = lengths.iter().map(|len| *len as usize).collect();
+        replies.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(replies, expected);
     }
 }
 

@@ -13,6 +13,7 @@ mod export;
 mod negotiation;
 mod server;
 mod session;
+mod turn;
 mod wire;
 
 pub use export::{Export, ReadOnly};
