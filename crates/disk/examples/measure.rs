@@ -17,8 +17,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use watari_disk::nbd::{Export, Server};
-use watari_disk::{Base, Disk, Source};
-use watari_types::{Generation, Generations, PAGE_SIZE, pages_for};
+use watari_disk::{Base, Disk, Source, Zeroes};
+use watari_types::{Generation, PAGE_SIZE, pages_for};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -93,11 +93,13 @@ impl Source for Full {
 fn changed(raw: &Path, bytes: u64, pages: u32, run: u32) {
     let all = pages_for(bytes) as u32;
     let before = memory_kib();
-    let mut generations = Generations::new();
-    (0..8).for_each(|part| {
-        generations.record(Generation(part), all / 8 * part as u32..all / 8 * (part as u32 + 1))
-    });
-    let disk = Disk::create(raw, bytes, Some(Base { source: Arc::new(Full), generations })).unwrap();
+    let disk =
+        Disk::create(raw, bytes, Some(Base { source: Arc::new(Full), generation: Generation(0) })).unwrap();
+    // All of it has changed once, in eight generations.
+    for part in 0..8 {
+        disk.write_zeroes(bytes / 8 * part, bytes / 8, Zeroes::Hole).unwrap();
+        disk.published(disk.seal(), Generation(part + 1));
+    }
     let mut random = 88_172_645_463_325_252u64;
     let mut numbers = std::collections::BTreeSet::new();
     while (numbers.len() as u32) < pages {
@@ -130,7 +132,7 @@ fn changed(raw: &Path, bytes: u64, pages: u32, run: u32) {
     for step in [0, 1, 1, 0].into_iter().cycle().take(60) {
         let begun = Instant::now();
         if step == 0 {
-            let found = disk.changed_since(Generation(8));
+            let found = disk.changed_since(Generation(8)).unwrap();
             find_ms.push(begun.elapsed().as_secs_f64() * 1e3);
             read(&mut found.runs());
             found_ms.push(begun.elapsed().as_secs_f64() * 1e3);

@@ -118,8 +118,8 @@ mod tests {
             disk.published(sealed, Generation(1));
             // If the process is killed here, this is what the map says.
             assert_eq!(disk.pending().iter().collect::<Vec<_>>(), [5]);
-            assert_eq!(disk.changed_since(Generation(0)).iter().collect::<Vec<_>>(), [5, 9]);
-            assert_eq!(disk.changed_since(Generation(1)).iter().collect::<Vec<_>>(), [5]);
+            assert_eq!(disk.changed_since(Generation(0)).unwrap().iter().collect::<Vec<_>>(), [5, 9]);
+            assert_eq!(disk.changed_since(Generation(1)).unwrap().iter().collect::<Vec<_>>(), [5]);
             go.send(()).unwrap();
         });
         assert_eq!(disk.scan().iter().collect::<Vec<_>>(), [5]);

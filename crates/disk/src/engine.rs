@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
-use watari_types::{Generations, PAGE_SIZE, Page};
+use watari_types::{Generation, Generations, PAGE_SIZE, Page};
 
 use crate::at_work::AtWork;
 use crate::bits::{self, WORD_PAGES};
@@ -35,7 +35,9 @@ pub(crate) struct Engine {
     /// Held alone from taking the arrivals until they are noted: a flush that finds none left must not overtake that.
     noting: RwLock<()>,
     pub(crate) at_work: AtWork,
-    /// When what is in the newest published snapshot changed last.
+    /// The snapshot that the disk was opened with. What changed up to then is not known here.
+    pub(crate) opened_at: Generation,
+    /// When what changed since then, and is in the newest published snapshot, changed last.
     pub(crate) generations: RwLock<Generations>,
     pub(crate) guards: Guards,
     pub(crate) stripes: Stripes,
@@ -51,8 +53,7 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new(raw: Box<dyn Medium>, map: Map, ledger: Ledger, base: Option<Base>) -> Engine {
         let pages = map.pages();
-        let (source, generations) = base.map(|base| (base.source, base.generations)).unzip();
-        let generations = generations.unwrap_or_default();
+        let (source, opened_at) = base.map(|base| (base.source, base.generation)).unzip();
         let arrivals = Written::new(pages);
         // What a process that was killed had brought and not noted.
         for (word, noted) in ledger.arrived().unwrap_or_default().iter().enumerate() {
@@ -69,7 +70,8 @@ impl Engine {
             arrivals,
             noting: RwLock::new(()),
             at_work: AtWork::default(),
-            generations: RwLock::new(generations),
+            opened_at: opened_at.unwrap_or_default(),
+            generations: RwLock::default(),
             guards: Guards::new(pages, KEPT_PAGES),
             stripes: Stripes::new(),
             gate: RwLock::new(()),

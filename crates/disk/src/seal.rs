@@ -113,14 +113,20 @@ impl Disk {
     /// newest published one descends from: those that were changed since, and no others (but see [`Generations`] for
     /// what is long ago). Takes time in proportion to what it finds.
     ///
+    /// `None` for a snapshot before the one that the disk was opened with: what changed between those two, the store
+    /// says.
+    ///
     /// [`Generations`]: watari_types::Generations
-    pub fn changed_since(&self, generation: Generation) -> PageSet {
+    pub fn changed_since(&self, generation: Generation) -> Option<PageSet> {
         let engine = self.engine();
+        if generation < engine.opened_at {
+            return None;
+        }
         // In this order: what is published in between has its generation before it loses its mark.
         let unpublished = engine.map.unpublished_words().map(|(word, value)| (word as u32, value));
         let mut changed = bits::page_set(&unpublished.collect::<SparseWords>());
         engine.generations.read().since(generation).for_each(|run| changed.insert_range(run));
-        changed
+        Some(changed)
     }
 }
 

@@ -4,14 +4,14 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use watari_types::Generations;
+use watari_types::Generation;
 
-/// What a disk descends from: a snapshot and its history.
+/// What a disk descends from: a snapshot.
 pub struct Base {
     /// Its content.
     pub source: Arc<dyn Source>,
-    /// When its pages changed last.
-    pub generations: Generations,
+    /// Its number in the machine's history.
+    pub generation: Generation,
 }
 
 /// The content of pages that are not in the disk's file yet: a snapshot in the store, a peer.

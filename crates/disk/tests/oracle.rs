@@ -11,7 +11,7 @@ use std::sync::Arc;
 use common::{Memory, memory, pattern, place};
 use proptest::prelude::*;
 use watari_disk::{Base, Disk, Sealed, Zeroes};
-use watari_types::{Generation, Generations, PAGE_SIZE, PageSet};
+use watari_types::{Generation, PAGE_SIZE, PageSet};
 
 const PAGES: u32 = 200;
 const BYTES: u64 = PAGES as u64 * PAGE_SIZE as u64;
@@ -85,6 +85,8 @@ struct Model {
     /// The snapshots that led to the newest one, from what the disk began with on.
     line: Vec<Snapshot>,
     newest: u64,
+    /// The snapshot that the disk was opened with.
+    opened_at: Generation,
     unpublished: BTreeSet<u32>,
     written: BTreeSet<u32>,
     seals: Vec<OpenSeal>,
@@ -166,7 +168,8 @@ impl Model {
             Op::Reopen => {
                 self.seals.clear();
                 self.disk = None;
-                self.disk = Some(Disk::open(&self.path, Some(self.base())).unwrap());
+                let base = self.base();
+                self.disk = Some(Disk::open(&self.path, Some(base)).unwrap());
                 let unpublished: BTreeSet<u32> = self.disk().pending().iter().collect();
                 assert!(self.unpublished.is_superset(&unpublished), "unpublished though never written");
                 self.check_unpublished(&unpublished);
@@ -208,8 +211,12 @@ impl Model {
     /// left alone.
     fn check_generations(&self) {
         for snapshot in &self.line {
-            let found: BTreeSet<u32> = self.disk().changed_since(snapshot.generation).iter().collect();
             let generation = snapshot.generation;
+            let Some(found) = self.disk().changed_since(generation) else {
+                assert!(generation < self.opened_at, "{generation} is forgotten");
+                continue;
+            };
+            let found: BTreeSet<u32> = found.iter().collect();
             assert!(
                 differing(&self.content, &snapshot.content).is_subset(&found),
                 "missed since {generation}"
@@ -223,15 +230,9 @@ impl Model {
     }
 
     /// The line's newest snapshot as the store would give it.
-    fn base(&self) -> Base {
-        let mut generations = Generations::new();
-        for snapshot in &self.line {
-            snapshot
-                .differing
-                .iter()
-                .for_each(|page| generations.record(snapshot.generation, *page..page + 1));
-        }
-        Base { source: Arc::new(Memory(self.source.clone())), generations }
+    fn base(&mut self) -> Base {
+        self.opened_at = self.last().generation;
+        Base { source: Arc::new(Memory(self.source.clone())), generation: self.opened_at }
     }
 
     /// Takes the disk back to an older snapshot, or to the newest.
@@ -251,7 +252,8 @@ impl Model {
             snapshot.changed_since = later.clone();
             later.extend(&snapshot.differing);
         }
-        self.disk = Some(Disk::create_from(&self.path, remains, self.base()).unwrap());
+        let base = self.base();
+        self.disk = Some(Disk::create_from(&self.path, remains, base).unwrap());
         self.check_generations();
     }
 
@@ -303,6 +305,7 @@ fn run(with_source: bool, ops: &[Op]) {
             changed_since: BTreeSet::new(),
         }],
         newest: 0,
+        opened_at: Generation(0),
         source,
         unpublished: BTreeSet::new(),
         written: BTreeSet::new(),

@@ -15,9 +15,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use watari_disk::{DeferredFlushes, Disk, Sealed};
 use watari_store::SnapshotDraft;
-use watari_types::{Delta, Generation, PageSet, SnapshotId};
+use watari_types::{Generation, PageSet, SnapshotId};
 
-use crate::gather::Gathered;
+use crate::gather::{Gathered, Saved};
 use crate::instance::Instance;
 use crate::protocol::{Checkpointed, PauseParts, Progress};
 use crate::record::Point;
@@ -48,9 +48,10 @@ pub(crate) fn checkpoint(
     instance.staging.recycle(held.staging);
     saved?;
     let pages = gathered.count();
-    let (delta, stored) = gathered.finish()?;
-    let (id, manifest_bytes) = publish(instance, generation, message, &delta, &held.devices)?;
-    instance.published(Point { generation, id }, &delta, held.sealed)?;
+    let draft = draft(instance, generation, message);
+    let saved = gathered.finish(&draft.regions)?;
+    let (id, manifest_bytes) = publish(instance, &draft, &saved, &held.devices)?;
+    instance.published(Point { generation, id }, saved.regions, held.sealed)?;
     if let Some(tag) = tag {
         instance.history.refs().tag(tag, id)?;
     }
@@ -61,7 +62,7 @@ pub(crate) fn checkpoint(
         total_ms: millis(began),
         ram_pages: pages.ram,
         disk_pages: pages.disk,
-        stored_bytes: stored + manifest_bytes,
+        stored_bytes: saved.stored_bytes + manifest_bytes,
         rounds,
         pause,
         tracker: instance.ram.tracker().to_string(),
@@ -172,17 +173,10 @@ fn save_held(instance: &Instance, gathered: &mut Gathered, held: &Held) -> Resul
     held.staging.each(|range, pages, bytes| gathered.pages(&instance.ram.ranges()[range].name, pages, bytes))
 }
 
-/// Makes the snapshot visible: manifest, then its ref, then the head. A crash in between leaves garbage for
-/// gc, never a snapshot that is not whole.
-fn publish(
-    instance: &Instance,
-    generation: Generation,
-    message: &str,
-    delta: &Delta,
-    devices: &[u8],
-) -> Result<(SnapshotId, u64)> {
+/// What is said about the snapshot.
+fn draft(instance: &Instance, generation: Generation, message: &str) -> SnapshotDraft {
     let history = &instance.history;
-    let draft = SnapshotDraft {
+    SnapshotDraft {
         config: instance.file.config.clone(),
         machine_name: instance.file.name.clone(),
         parent: history.base().map(|point| point.id),
@@ -196,11 +190,23 @@ fn publish(
         accelerator: instance.record.accel.to_string(),
         origin: instance.file.origin.clone(),
         has_memory: true,
-    };
-    let (id, bytes) = history.store().publish(&draft, delta, Some(devices), &instance.key)?;
+    }
+}
+
+/// Makes the snapshot visible: manifest, then its ref, then the head. A crash in between leaves garbage for
+/// gc, never a snapshot that is not whole.
+fn publish(
+    instance: &Instance,
+    draft: &SnapshotDraft,
+    saved: &Saved,
+    devices: &[u8],
+) -> Result<(SnapshotId, u64)> {
+    let history = &instance.history;
+    let (id, bytes) =
+        history.store().publish(draft, &saved.delta, &saved.regions, Some(devices), &instance.key)?;
     let refs = history.refs();
-    refs.add(generation, id)?;
-    refs.set_head(generation, id)?;
+    refs.add(draft.generation, id)?;
+    refs.set_head(draft.generation, id)?;
     Ok((id, bytes))
 }
 

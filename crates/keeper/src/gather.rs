@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::sync::Arc;
 
 use watari_disk::{Disk, Sealed};
-use watari_store::PackWriter;
-use watari_types::{
-    Boot, Delta, PAGE_SIZE, Page, PageHash, PageSet, PageTable, Region, RegionKind, RegionName,
-};
+use watari_store::{PackWriter, Regions};
+use watari_types::{Boot, Delta, PAGE_SIZE, Page, PageHash, PageSet, Region, RegionKind, RegionName};
 
 use crate::history::History;
 use crate::home::MachineHome;
@@ -21,10 +18,20 @@ const BATCH: usize = 256;
 
 /// What one capture has gathered so far. Dropped without [`Gathered::finish`], it leaves nothing behind.
 pub(crate) struct Gathered {
-    base: Arc<BTreeMap<RegionName, PageTable>>,
+    base: Regions,
     pack: PackWriter,
     changed: BTreeMap<RegionName, BTreeMap<u32, PageHash>>,
     buffer: Vec<u8>,
+}
+
+/// What a capture put into the store.
+pub(crate) struct Saved {
+    /// What changed since the snapshot before.
+    pub(crate) delta: Delta,
+    /// What the regions hold now.
+    pub(crate) regions: Regions,
+    /// How much the store grew.
+    pub(crate) stored_bytes: u64,
 }
 
 /// How many pages changed, by kind.
@@ -37,7 +44,7 @@ impl Gathered {
     /// Nothing yet, to be compared with what `history` last saved.
     pub(crate) fn new(history: &History) -> Result<Gathered> {
         Ok(Gathered {
-            base: history.tables(),
+            base: history.regions().clone(),
             pack: history.store().new_pack()?,
             changed: BTreeMap::new(),
             buffer: vec![0; BATCH * PAGE_SIZE],
@@ -46,7 +53,7 @@ impl Gathered {
 
     /// Takes pages of a region with their content. Of several contents for a page the last one counts.
     pub(crate) fn pages(&mut self, region: &RegionName, pages: &[u32], bytes: &[u8]) -> Result<()> {
-        let known = self.base.get(region);
+        let known = self.base.tables().get(region);
         let changed = self.changed.entry(region.clone()).or_default();
         for (&page, content) in pages.iter().zip(bytes.as_chunks::<PAGE_SIZE>().0) {
             let hash = PageHash::of(content);
@@ -105,7 +112,7 @@ impl Gathered {
     pub(crate) fn boot_files(&mut self, home: &MachineHome, boot: &Boot) -> Result<()> {
         let Boot::Kernel { kernel, initrd, .. } = boot else { return Ok(()) };
         for region in std::iter::once(kernel).chain(initrd) {
-            if !self.base.contains_key(&region.name) {
+            if !self.base.tables().contains_key(&region.name) {
                 self.boot_file(home, region)?;
             }
         }
@@ -139,11 +146,13 @@ impl Gathered {
         Changed { ram: count(RegionKind::Ram), disk: count(RegionKind::Disk) }
     }
 
-    /// Makes the pack durable. Returns what changed, and the bytes that the store grew by.
-    pub(crate) fn finish(self) -> Result<(Delta, u64)> {
-        let stats = self.pack.finish()?;
+    /// Makes the pack durable. The machine has the regions `sizes`.
+    pub(crate) fn finish(mut self, sizes: &[Region]) -> Result<Saved> {
         let delta = self.changed.into_iter().map(|(name, pages)| (name, pages.into_iter().collect()));
-        Ok((delta.collect(), stats.stored_bytes))
+        let delta: Delta = delta.collect();
+        let mut regions = self.base.after(&delta, sizes);
+        self.pack.put_trees(&mut regions, sizes)?;
+        Ok(Saved { delta, regions, stored_bytes: self.pack.finish()?.stored_bytes })
     }
 
     fn batches(

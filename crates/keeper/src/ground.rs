@@ -90,9 +90,9 @@ impl Ground {
     }
 
     /// The disks as the machine left them. What is not in their files comes from the base.
-    pub(crate) fn open_disks(&self, history: &mut History) -> Result<Vec<Disk>> {
+    pub(crate) fn open_disks(&self, history: &History) -> Result<Vec<Disk>> {
         let open =
-            |index| Ok(Disk::open(&self.home.disk(index), history.take_base(&RegionName::disk(index)))?);
+            |index| Ok(Disk::open(&self.home.disk(index), history.disk_base(&RegionName::disk(index)))?);
         (0..self.file.config.disks.len()).map(open).collect()
     }
 
@@ -113,16 +113,12 @@ impl Ground {
     }
 
     /// New disks with the content of the base, of which only what remains of the old ones is here yet.
-    pub(crate) fn create_disks(
-        &self,
-        history: &mut History,
-        remains: Vec<Option<Remains>>,
-    ) -> Result<Vec<Disk>> {
+    pub(crate) fn create_disks(&self, history: &History, remains: Vec<Option<Remains>>) -> Result<Vec<Disk>> {
         let mut disks = Vec::new();
         for ((index, disk), remains) in self.file.config.disks.iter().enumerate().zip(remains) {
             let path = self.home.disk(index);
             let remains = remains.filter(|remains| remains.bytes() == disk.bytes);
-            disks.push(match (remains, history.take_base(&RegionName::disk(index))) {
+            disks.push(match (remains, history.disk_base(&RegionName::disk(index))) {
                 (Some(remains), Some(base)) => Disk::create_from(&path, remains, base)?,
                 (_, base) => Disk::create(&path, disk.bytes, base)?,
             });

@@ -1,11 +1,10 @@
 //! The machine's history as its keeper needs it: what the last snapshot held, page by page.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use watari_disk::{Base, Source};
-use watari_store::{Refs, Snapshot, Store};
-use watari_types::{Delta, Generation, Generations, MachineId, PAGE_SIZE, PageTable, RegionName, SnapshotId};
+use watari_store::{Refs, Regions, Snapshot, Store};
+use watari_types::{Generation, MachineId, PAGE_SIZE, PageTable, RegionName, SnapshotId};
 
 use crate::record::Point;
 use crate::{Error, Result};
@@ -15,9 +14,7 @@ pub(crate) struct History {
     store: Store,
     machine: MachineId,
     base: Option<(Point, Snapshot)>,
-    tables: Arc<BTreeMap<RegionName, PageTable>>,
-    /// When the pages of each region changed last, at the snapshot that was loaded.
-    generations: BTreeMap<RegionName, Generations>,
+    regions: Regions,
 }
 
 impl History {
@@ -25,14 +22,9 @@ impl History {
     pub(crate) fn load(store: &Store, machine: MachineId, base: Option<Point>) -> Result<History> {
         let (base, regions) = match base {
             Some(point) => (Some((point, store.snapshot(point.id)?)), store.regions(point.id)?),
-            None => (None, BTreeMap::new()),
+            None => (None, Regions::default()),
         };
-        let (mut tables, mut generations) = (BTreeMap::new(), BTreeMap::new());
-        for (name, region) in regions {
-            tables.insert(name.clone(), region.table);
-            generations.insert(name, region.generations);
-        }
-        Ok(History { store: store.clone(), machine, base, tables: Arc::new(tables), generations })
+        Ok(History { store: store.clone(), machine, base, regions })
     }
 
     /// The store behind it.
@@ -56,13 +48,13 @@ impl History {
     }
 
     /// What every region held at that snapshot.
-    pub(crate) fn tables(&self) -> Arc<BTreeMap<RegionName, PageTable>> {
-        Arc::clone(&self.tables)
+    pub(crate) fn regions(&self) -> &Regions {
+        &self.regions
     }
 
     /// What `region` held at that snapshot.
     pub(crate) fn table(&self, region: &RegionName) -> Option<&PageTable> {
-        self.tables.get(region)
+        self.regions.tables().get(region)
     }
 
     /// The number of the next snapshot: one more than any this machine ever had, on any branch.
@@ -86,27 +78,21 @@ impl History {
         snapshot.draft.config.id != self.machine
     }
 
-    /// Moves on to a snapshot that was just published.
-    pub(crate) fn advance(&mut self, point: Point, delta: &Delta) -> Result<()> {
-        // Nobody else holds the tables between captures, so this does not copy them.
-        let tables = Arc::make_mut(&mut self.tables);
-        for (region, changes) in delta {
-            tables.entry(region.clone()).or_default().apply(changes);
-        }
+    /// Moves on to a snapshot that was just published, with what it holds.
+    pub(crate) fn advance(&mut self, point: Point, regions: Regions) -> Result<()> {
         self.base = Some((point, self.store.snapshot(point.id)?));
+        self.regions = regions;
         Ok(())
     }
 
-    /// What a disk descends from, if that is a snapshot. To be taken once: the disk carries on what is known of its
-    /// generations.
-    pub(crate) fn take_base(&mut self, region: &RegionName) -> Option<Base> {
-        let generations = self.generations.remove(region).unwrap_or_default();
-        self.base.is_some().then(|| Base { source: self.source(region), generations })
+    /// What a disk descends from, if that is a snapshot.
+    pub(crate) fn disk_base(&self, region: &RegionName) -> Option<Base> {
+        self.base().map(|point| Base { source: self.source(region), generation: point.generation })
     }
 
     /// The content of `region` at the base, for a disk that is not here yet.
     fn source(&self, region: &RegionName) -> Arc<dyn Source> {
-        let table = self.tables.get(region).cloned().unwrap_or_default();
+        let table = self.table(region).cloned().unwrap_or_default();
         Arc::new(StoreSource { store: self.store.clone(), table })
     }
 }

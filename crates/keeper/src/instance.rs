@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use watari_disk::{Disk, Hydration, Sealed, nbd};
 use watari_qemu::{Accel, Agent, Monitor, STATE_PATH};
 use watari_ram::RemoteFd;
-use watari_store::NodeKey;
-use watari_types::{Delta, Epoch};
+use watari_store::{NodeKey, Regions};
+use watari_types::Epoch;
 
 use crate::history::History;
 use crate::home::MachineHome;
@@ -84,12 +84,12 @@ impl Instance {
     }
 
     /// Moves on to a snapshot that was just published: nothing up to its instant is unpublished any more.
-    pub(crate) fn published(&mut self, point: Point, delta: &Delta, sealed: Vec<Sealed>) -> Result<()> {
+    pub(crate) fn published(&mut self, point: Point, regions: Regions, sealed: Vec<Sealed>) -> Result<()> {
         self.ram.published();
         for (disk, sealed) in self.disks.iter().zip(sealed) {
             disk.published(sealed, point.generation);
         }
-        self.history.advance(point, delta)?;
+        self.history.advance(point, regions)?;
         self.board.set_generation(point.generation);
         self.save_state()
     }

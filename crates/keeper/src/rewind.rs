@@ -128,9 +128,9 @@ mod tests {
         let mut late = [0; PAGE_SIZE];
         late[PAGE_SIZE - 1] = 1;
         let mut table = PageTable::new();
-        for page in [1, 2, 4, 5, 6] {
+        table.apply(&[1, 2, 4, 5, 6].map(|page| (page, PageHash::of(&late))).into_iter().collect());
+        for (page, _) in table.iter() {
             file.write_all_at(&late, u64::from(page) * PAGE).unwrap();
-            table.set(page, PageHash::of(&late));
         }
         for page in [2, 5] {
             file.write_all_at(&[0; PAGE_SIZE], page * PAGE).unwrap();

@@ -56,8 +56,8 @@ impl Ground {
     }
 
     fn boot(self) -> Result<(Instance, Option<Child>)> {
-        let mut history = self.history()?;
-        let disks = self.open_disks(&mut history)?;
+        let history = self.history()?;
+        let disks = self.open_disks(&history)?;
         let server = self.serve(self.listen()?, &disks)?;
         let memory = GuestMemory::new(self.file.config.memory_bytes)?;
         let mut newborn = self.spawn(&memory, false)?;
@@ -118,14 +118,14 @@ impl Ground {
 
     /// Takes a snapshot out of the store: disks that have its content, and memory where that is to be filled.
     fn load(&self, point: Point, listener: UnixListener, memory: Option<&GuestMemory>) -> Result<Loaded> {
-        let mut history = self.history_at(point)?;
+        let history = self.history_at(point)?;
         let devices =
             history.store().device_state(point.id)?.ok_or(Error::NoMemoryImage { snapshot: point.id })?;
         // The disks and the head, which says what they descend from, change together: between these steps there
         // are no disks, and all that can be done with the machine is to restore it.
         let remains = self.revoke_disks(&history, point.id)?;
         history.refs().set_head(point.generation, point.id)?;
-        let disks = self.create_disks(&mut history, remains)?;
+        let disks = self.create_disks(&history, remains)?;
         let server = self.serve(listener, &disks)?;
         let table = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?);
         if let (Some(memory), Some(table)) = (memory, table) {
@@ -146,8 +146,8 @@ impl Ground {
             kill_if_same(pid, record.qemu_started);
             return Err(Error::NeverRan);
         }
-        let mut history = self.history()?;
-        let disks = self.open_disks(&mut history)?;
+        let history = self.history()?;
+        let disks = self.open_disks(&history)?;
         let server = self.serve(self.listen()?, &disks)?;
         let memory_file = open_in(pid, watari_qemu::MEMORY_PATH, record.private_memory)?;
         let file = Arc::new(memory_file.into());

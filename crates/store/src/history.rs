@@ -4,21 +4,21 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
 
-use watari_types::{
-    Delta, Generation, Generations, PageHash, PageSet, PageTable, RegionDelta, RegionName, SnapshotId,
-};
+use watari_types::{Delta, PageHash, PageSet, PageTable, RegionDelta, RegionName, SnapshotId};
 
 use crate::compress::compressor;
 use crate::error::{At, Error};
 use crate::files::NewFile;
 use crate::key::NodeKey;
 use crate::manifest::{self, Manifest, PackedState, Run};
+use crate::regions::Regions;
 use crate::snapshot::{Snapshot, SnapshotDraft};
 use crate::store::Store;
 
 impl Store {
-    /// Writes the manifest of a snapshot; its id, and its length in bytes. Nobody sees the snapshot until a ref
-    /// names it ([`Refs::add`](crate::Refs::add)).
+    /// Writes the manifest of a snapshot; its id, and its length in bytes. `delta` is what changed since its parent, and
+    /// `regions` what the machine holds with that. Nobody sees the snapshot until a ref names it
+    /// ([`Refs::add`](crate::Refs::add)).
     ///
     /// Refused if a page that `delta` names is in no finished pack, if the parent is not in the store, or if
     /// the parts contradict each other: what can be reached is always whole.
@@ -26,6 +26,7 @@ impl Store {
         &self,
         draft: &SnapshotDraft,
         delta: &Delta,
+        regions: &Regions,
         device_state: Option<&[u8]>,
         key: &NodeKey,
     ) -> Result<(SnapshotId, u64), Error> {
@@ -33,8 +34,9 @@ impl Store {
         if let Some(parent) = draft.parent {
             self.check_snapshot(parent)?;
         }
+        let roots = regions.roots(&draft.regions).map_err(Error::BadDraft)?;
         let packed = device_state.map(|state| self.pack_state(state)).transpose()?;
-        let (id, bytes) = manifest::encode(draft, delta, packed, key)?;
+        let (id, bytes) = manifest::encode(draft, delta, roots, packed, key)?;
         let file = NewFile::create(&self.layout().tmp())?;
         file.write_at(&bytes, 0)?;
         file.publish(&self.layout().snapshot(id))?;
@@ -62,42 +64,57 @@ impl Store {
         Manifest::read_header(&self.layout().snapshot(id), id).map_err(|e| self.or_missing(e, id))
     }
 
-    /// What changed from the snapshot's parent to it.
-    pub fn delta(&self, id: SnapshotId) -> Result<Delta, Error> {
-        let manifest = self.manifest(id)?;
-        manifest.check_zero_pages()?;
-        let deltas = manifest.deltas()?;
-        Ok(deltas.into_iter().map(|(region, runs)| (region.clone(), pages_of(&runs))).collect())
-    }
-
     /// The snapshot's device state, if it has one.
     pub fn device_state(&self, id: SnapshotId) -> Result<Option<Vec<u8>>, Error> {
         self.manifest(id)?.device_state()
     }
 
-    /// What every region of the machine held at that snapshot: all deltas from the first one on, laid over each
-    /// other.
-    pub fn page_tables(&self, id: SnapshotId) -> Result<BTreeMap<RegionName, PageTable>, Error> {
-        Ok(self.regions(id)?.into_iter().map(|(name, region)| (name, region.table)).collect())
-    }
-
-    /// What every region of the machine held at that snapshot, and when its pages changed last. Takes time in
-    /// proportion to the whole history.
-    pub fn regions(&self, id: SnapshotId) -> Result<BTreeMap<RegionName, RegionAt>, Error> {
-        let newest = self.snapshot(id)?;
-        let sizes: BTreeMap<_, _> =
-            newest.draft.regions.iter().map(|region| (&region.name, region.pages())).collect();
-        let mut regions: BTreeMap<RegionName, RegionAt> =
-            sizes.keys().map(|name| ((*name).clone(), RegionAt::default())).collect();
-        for (id, generation) in self.line(id).collect::<Result<Vec<_>, Error>>()?.into_iter().rev() {
-            let manifest = self.manifest(id)?;
-            for (name, runs) in manifest.deltas()? {
-                if let (Some(region), Some(pages)) = (regions.get_mut(name), sizes.get(name)) {
-                    runs.iter().for_each(|run| region.lay_over(run, *pages, generation));
+    /// What every region of the machine held at that snapshot. Takes time in proportion to that, however long the history
+    /// is: a bounded number of deltas is laid over the trees of an older snapshot.
+    ///
+    /// Trees that are damaged are passed over as long as there are deltas before them.
+    pub fn regions(&self, id: SnapshotId) -> Result<Regions, Error> {
+        self.refresh()?;
+        let (mut later, mut found, mut damage) = (Vec::new(), Regions::default(), None);
+        for snapshot in self.line(id) {
+            let snapshot = snapshot.map_err(|error| damage.take().unwrap_or(error))?;
+            if self.has_trees(&snapshot) {
+                match self.read_trees(&snapshot) {
+                    Ok(trees) => {
+                        found = Regions { tables: trees.clone(), trees, ..found };
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::warn!("{error}");
+                        damage.get_or_insert(error);
+                    }
                 }
             }
+            later.push(snapshot);
         }
-        Ok(regions)
+        for snapshot in later.iter().rev() {
+            found = self.with_delta_of(snapshot, found)?;
+        }
+        if let Some(newest) = later.first() {
+            found.check(newest).map_err(|what| Error::damaged(&self.layout().snapshot(id), what))?;
+        }
+        Ok(found)
+    }
+
+    /// What the regions hold at a snapshot, of what they held at its parent.
+    fn with_delta_of(&self, snapshot: &Snapshot, before: Regions) -> Result<Regions, Error> {
+        let manifest = self.manifest(snapshot.id)?;
+        let mut delta = Delta::new();
+        for (name, runs) in manifest.deltas()? {
+            let table = before.tables.get(name).cloned().unwrap_or_default();
+            delta.insert(name.clone(), pages_of(&runs, &table));
+        }
+        Ok(before.after(&delta, &snapshot.draft.regions))
+    }
+
+    /// What every region of the machine held at that snapshot, page by page.
+    pub fn page_tables(&self, id: SnapshotId) -> Result<BTreeMap<RegionName, PageTable>, Error> {
+        Ok(self.regions(id)?.tables)
     }
 
     /// The pages of each region that may not be the same in two snapshots: what changed in either since the newest
@@ -126,7 +143,7 @@ impl Store {
         // In turn, so that neither is followed far beyond where they meet.
         for turn in [0, 1].into_iter().cycle() {
             match lines[turn].next().transpose()? {
-                Some((id, _)) => {
+                Some(Snapshot { id, .. }) => {
                     if let Some(meeting) = passed[1 - turn].get(&id).copied() {
                         passed[1 - turn].retain(|_, position| *position < meeting);
                         break;
@@ -143,8 +160,8 @@ impl Store {
         Ok(passed.into_iter().flat_map(HashMap::into_keys).collect())
     }
 
-    /// A snapshot and those it descends from, the newest first, each with its generation.
-    fn line(&self, id: SnapshotId) -> impl Iterator<Item = Result<(SnapshotId, Generation), Error>> + '_ {
+    /// A snapshot and those it descends from, the newest first.
+    fn line(&self, id: SnapshotId) -> impl Iterator<Item = Result<Snapshot, Error>> + '_ {
         let (mut next, mut seen) = (Some(id), HashSet::new());
         std::iter::from_fn(move || {
             let id = next.take()?;
@@ -152,10 +169,7 @@ impl Store {
             if !seen.insert(id) {
                 return Some(Err(Error::damaged(&self.layout().snapshot(id), "it is its own ancestor")));
             }
-            Some(self.snapshot(id).map(|snapshot| {
-                next = snapshot.draft.parent;
-                (id, snapshot.draft.generation)
-            }))
+            Some(self.snapshot(id).inspect(|snapshot| next = snapshot.draft.parent))
         })
     }
 
@@ -183,12 +197,16 @@ impl Store {
     }
 }
 
-fn pages_of(runs: &[Run<'_>]) -> RegionDelta {
+/// Runs page by page, as changes of `table`: zero pages that become zero again are left out, so it takes time in proportion
+/// to what changed, and not to what is said to have.
+fn pages_of(runs: &[Run<'_>], table: &PageTable) -> RegionDelta {
     let mut pages = Vec::new();
     for run in runs {
         match *run {
             Run::Zero { first, count } => {
-                pages.extend((first..=u32::MAX).take(count as usize).map(|page| (page, PageHash::ZERO_PAGE)));
+                let end = u32::try_from(u64::from(first) + count).unwrap_or(u32::MAX);
+                let zeros = table.runs(first..end).into_iter().flatten();
+                pages.extend(zeros.map(|page| (page, PageHash::ZERO_PAGE)));
             }
             Run::Data { first, hashes } => {
                 pages.extend((first..=u32::MAX).zip(hashes.iter().map(|hash| PageHash(*hash))));
@@ -196,33 +214,4 @@ fn pages_of(runs: &[Run<'_>]) -> RegionDelta {
         }
     }
     pages.into_iter().collect()
-}
-
-/// A region at one snapshot.
-#[derive(Clone, Default)]
-pub struct RegionAt {
-    /// What it holds.
-    pub table: PageTable,
-    /// When its pages changed last.
-    pub generations: Generations,
-}
-
-impl RegionAt {
-    /// Lays a run over a region of `pages` pages, in time that does not depend on how many zero pages become zero again.
-    fn lay_over(&mut self, run: &Run<'_>, pages: u64, generation: Generation) {
-        match *run {
-            Run::Zero { first, count } => {
-                let end = u32::try_from((u64::from(first) + count).min(pages)).unwrap_or(u32::MAX);
-                for run in self.table.runs(first..end) {
-                    self.generations.record(generation, run.clone());
-                    run.for_each(|page| self.table.set(page, PageHash::ZERO_PAGE));
-                }
-            }
-            Run::Data { first, hashes } => {
-                let left = pages.saturating_sub(u64::from(first)).min(hashes.len() as u64) as u32;
-                self.generations.record(generation, first..first.saturating_add(left));
-                self.table.set_run(first, &hashes[..left as usize]);
-            }
-        }
-    }
 }

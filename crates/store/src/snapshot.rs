@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use watari_types::{
-    Epoch, Generation, MachineConfig, MachineId, MachineName, NodeId, Region, RegionName, SnapshotId,
+    Epoch, Generation, MachineConfig, MachineId, MachineName, NodeId, PageHash, Region, RegionName,
+    SnapshotId,
 };
 
 /// What whoever makes a snapshot says about it.
@@ -59,6 +60,9 @@ pub struct Snapshot {
     pub draft: SnapshotDraft,
     /// The node that made and signed it.
     pub node: NodeId,
+    /// Of each region the name that stands for all it holds ([`PageTable::root`](watari_types::PageTable::root)); empty
+    /// for snapshots of format version 1.
+    pub roots: BTreeMap<RegionName, PageHash>,
     /// How many pages changed, for each region that has a delta.
     pub changes: BTreeMap<RegionName, PageCounts>,
     /// Bytes of device state before compression; 0 if there is none.
@@ -68,7 +72,7 @@ pub struct Snapshot {
 }
 
 /// How many pages of a region changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageCounts {
     /// Pages with new content.
     pub data: u64,

@@ -1,6 +1,6 @@
 //! Is everything still what was written? The one place where every page is hashed again.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use watari_types::{ErrorReport, MachineId, PAGE_SIZE, PageHash, SnapshotId};
+use watari_types::{ErrorReport, MachineId, PAGE_SIZE, PageHash, SnapshotId, levels_for, names_in};
 
 use crate::error::{At, Error};
 use crate::manifest::{Manifest, Run};
 use crate::pack::{Decoder, Pack, PackId, broken};
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 
 /// How far verifying has come.
@@ -65,8 +66,13 @@ impl Store {
         progress: &(dyn Fn(VerifyProgress) + Sync),
     ) -> Result<VerifyReport, Error> {
         self.refresh()?;
-        let mut walk =
-            Walk { store: self, seen: HashSet::new(), frames: BTreeMap::new(), damaged: Vec::new() };
+        let mut walk = Walk {
+            store: self,
+            seen: HashSet::new(),
+            nodes: HashMap::new(),
+            frames: BTreeMap::new(),
+            damaged: Vec::new(),
+        };
         for machine in machine.map_or_else(|| self.machines(), |machine| Ok(vec![machine]))? {
             walk.machine(machine)?;
         }
@@ -94,6 +100,8 @@ fn frames_of(pack: &Arc<Pack>) -> impl Iterator<Item = ((PackId, u32), Arc<Pack>
 struct Walk<'a> {
     store: &'a Store,
     seen: HashSet<SnapshotId>,
+    /// What is wrong with a node, so many levels above the pages of a region, or below it.
+    nodes: HashMap<(PageHash, u32), Option<String>>,
     frames: BTreeMap<(PackId, u32), Arc<Pack>>,
     damaged: Vec<Damage>,
 }
@@ -137,7 +145,58 @@ impl Walk<'_> {
         if let Err(e) = manifest.device_state().and_then(|_| self.pages(&manifest, &path)) {
             self.damaged.push(Damage::new(&path, &e));
         }
-        manifest.snapshot().draft.parent.map(|parent| (parent, path))
+        let snapshot = manifest.snapshot();
+        self.trees(&snapshot, &path);
+        snapshot.draft.parent.map(|parent| (parent, path))
+    }
+
+    /// Checks that the trees of a snapshot that has any are whole.
+    fn trees(&mut self, snapshot: &Snapshot, path: &Path) {
+        for region in snapshot.draft.regions.iter().filter(|_| self.store.has_trees(snapshot)) {
+            let root = snapshot.roots.get(&region.name).copied().unwrap_or(PageHash::ZERO_PAGE);
+            if let Some(what) = self.node(root, levels_for(region.pages())) {
+                let what = format!("of the tree of {}, {what}", region.name);
+                self.damaged.push(Damage { path: path.to_owned(), what });
+            }
+        }
+    }
+
+    /// Looks once at everything below a name that is so many levels above the pages of its region. What is wrong there.
+    fn node(&mut self, name: PageHash, level: u32) -> Option<String> {
+        if name.is_zero_page() {
+            return None;
+        }
+        // A page comes up once for each node that names it, and only nodes are many times the same.
+        if level == 0 {
+            return self.look_at(name, level);
+        }
+        if let Some(known) = self.nodes.get(&(name, level)) {
+            return known.clone();
+        }
+        let found = self.look_at(name, level);
+        self.nodes.insert((name, level), found.clone());
+        found
+    }
+
+    fn look_at(&mut self, name: PageHash, level: u32) -> Option<String> {
+        let Some(place) = self.store.find(&name) else {
+            return Some(format!("page {name} is in no readable pack"));
+        };
+        self.frames.insert((place.pack.id, place.frame), place.pack);
+        if level == 0 {
+            return None;
+        }
+        let mut node = [0; PAGE_SIZE];
+        match self.store.read_page(&name, &mut node) {
+            Err(e) => Some(ErrorReport::chain(&e)),
+            Ok(()) if PageHash::of(&node) != name => {
+                Some(format!("page {name} is not what it is named after"))
+            }
+            // All of it, so that every frame is looked at; one flaw stands for all.
+            Ok(()) => {
+                names_in(&node).filter_map(|below| self.node(below, level - 1)).reduce(|first, _| first)
+            }
+        }
     }
 
     fn pages(&mut self, manifest: &Manifest, path: &Path) -> Result<(), Error> {

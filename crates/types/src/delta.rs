@@ -23,6 +23,10 @@ impl RegionDelta {
         self.pages.is_empty()
     }
 
+    pub(crate) fn as_slice(&self) -> &[(u32, PageHash)] {
+        &self.pages
+    }
+
     /// The changed pages, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (u32, PageHash)> + '_ {
         self.pages.iter().copied()

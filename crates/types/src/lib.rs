@@ -22,7 +22,7 @@ pub use machine::{
 };
 pub use page::{PAGE_SIZE, Page, PageHash, is_zero, pages_for};
 pub use page_set::PageSet;
-pub use page_table::PageTable;
+pub use page_table::{NAMES_PER_NODE, NewNode, PageTable, levels_for, names_in};
 pub use region::{Region, RegionKind, RegionName, RegionNameError};
 pub use report::{ErrorKind, ErrorReport};
 pub use rev::{Rev, RevError, RevTarget};

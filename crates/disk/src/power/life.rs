@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use watari_types::{Generation, Generations, PAGE_SIZE, Page};
+use watari_types::{Generation, PAGE_SIZE, Page};
 
 use super::medium::{Content, Event, Fate, LedgerWords, Random, Recorder, Remains, SECTOR};
 use crate::engine::Engine;
@@ -98,7 +98,7 @@ impl Life {
         let recorder = Recorder::new(content, ledger);
         let ledger = Ledger::over(Box::new(LedgerWords(recorder.clone())), LAYOUT);
         let map = disk::map_from(&self.path(), &ledger).unwrap();
-        let base = Base { source: Arc::new(Snapshot(published.clone())), generations: Generations::new() };
+        let base = Base { source: Arc::new(Snapshot(published.clone())), generation: Generation(0) };
         (Disk::over(Engine::new(Box::new(Content(recorder.clone())), map, ledger, Some(base))), recorder)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use watari_disk::{Base, Source};
-use watari_types::{Generations, PAGE_SIZE};
+use watari_types::{Generation, PAGE_SIZE};
 
 /// A source over bytes in memory.
 pub(crate) struct Memory(pub(crate) Vec<u8>);
@@ -48,7 +48,7 @@ pub(crate) fn memory(content: &[u8]) -> Option<Base> {
 /// What a disk descends from, without a history.
 #[allow(dead_code, reason = "not every test file uses it")]
 pub(crate) fn base(source: impl Source + 'static) -> Option<Base> {
-    Some(Base { source: Arc::new(source), generations: Generations::new() })
+    Some(Base { source: Arc::new(source), generation: Generation(0) })
 }
 
 /// A folder that goes away with the test, and where a disk in it would be.

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use watari_disk::nbd::{Exports, ReadOnly, Server};
 use watari_disk::{Base, Disk, Sealed};
-use watari_types::{Generations, PAGE_SIZE};
+use watari_types::{Generation, PAGE_SIZE};
 
 use crate::common::{Memory, pattern};
 use messages::{Command, Request};
@@ -118,7 +118,7 @@ impl Served {
     fn start() -> Served {
         // In memory where that is possible: a fuzzer makes thousands a second.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let base = Base { source: CONTENT.clone(), generations: Generations::new() };
+        let base = Base { source: CONTENT.clone(), generation: Generation(0) };
         let disk = Disk::create(&folder.path().join("0.raw"), DISK, Some(base)).unwrap();
         for page in SEALED {
             disk.write_at(u64::from(page) * PAGE_SIZE as u64, &[page as u8; PAGE_SIZE]).unwrap();

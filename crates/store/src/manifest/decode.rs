@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use watari_types::{NodeId, RegionName, SnapshotId};
 use zstd::bulk;
 
-use super::header::{Header, MAX_ZERO_PAGES, PREFIX_BYTES, SIGNATURE_BYTES, header_bytes, signed_message};
+use super::header::{Header, PREFIX_BYTES, SIGNATURE_BYTES, header_bytes, signed_message};
 use super::runs::{self, Run};
 use crate::error::Error;
 use crate::files;
@@ -67,7 +67,9 @@ impl Manifest {
     /// Whether that node signed it.
     pub(crate) fn is_signed(&self) -> bool {
         let signature = self.bytes.last_chunk();
-        signature.is_some_and(|signature| NodeKey::verify(self.node(), &signed_message(self.id), signature))
+        signature.is_some_and(|signature| {
+            NodeKey::verify(self.node(), &signed_message(self.header.version, self.id), signature)
+        })
     }
 
     /// The deltas, as runs of pages.
@@ -84,14 +86,6 @@ impl Manifest {
             at += bytes;
         }
         Ok(deltas)
-    }
-
-    /// Whether the deltas can be held page by page without running out of memory.
-    pub(crate) fn check_zero_pages(&self) -> Result<(), Error> {
-        match self.header.zero_pages() <= MAX_ZERO_PAGES {
-            true => Ok(()),
-            false => Err(Error::damaged(&self.path, "it says that more than 256 GiB became zero at once")),
-        }
     }
 
     /// The device state, decompressed.

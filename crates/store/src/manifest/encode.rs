@@ -1,9 +1,11 @@
 //! A snapshot into a manifest.
 
-use watari_types::{Delta, RegionDelta, RegionName, SnapshotId};
+use std::collections::BTreeMap;
+
+use watari_types::{Delta, PageHash, RegionDelta, RegionName, SnapshotId};
 
 use super::header::{
-    DeltaSize, DeviceStateSize, Header, MAX_HEADER_BYTES, MAX_ZERO_PAGES, encode_prefix, signed_message,
+    DeltaSize, DeviceStateSize, Header, MAX_HEADER_BYTES, VERSION, encode_prefix, signed_message,
 };
 use super::runs;
 use crate::error::Error;
@@ -22,6 +24,7 @@ pub(crate) struct PackedState {
 pub(crate) fn encode(
     draft: &SnapshotDraft,
     delta: &Delta,
+    roots: BTreeMap<RegionName, PageHash>,
     device_state: Option<PackedState>,
     key: &NodeKey,
 ) -> Result<(SnapshotId, Vec<u8>), Error> {
@@ -34,11 +37,15 @@ pub(crate) fn encode(
         sections.extend(&state.stored);
         DeviceStateSize { bytes: state.bytes, stored_bytes: state.stored.len() as u64 }
     });
-    let header = Header { draft: draft.clone(), node: key.id(), deltas, device_state: device_size };
+    let header = Header {
+        version: VERSION,
+        draft: draft.clone(),
+        node: key.id(),
+        roots,
+        deltas,
+        device_state: device_size,
+    };
     header.check().map_err(Error::BadDraft)?;
-    if header.zero_pages() > MAX_ZERO_PAGES {
-        return Err(Error::BadDraft("more than 256 GiB became zero at once".to_owned()));
-    }
     let json = serde_json::to_vec(&header).map_err(|e| Error::BadDraft(e.to_string()))?;
     if json.len() > MAX_HEADER_BYTES as usize {
         return Err(Error::BadDraft("its description is longer than 1 MiB".to_owned()));
@@ -47,7 +54,7 @@ pub(crate) fn encode(
     bytes.extend(json);
     bytes.append(&mut sections);
     let id = SnapshotId(*blake3::hash(&bytes).as_bytes());
-    bytes.extend(key.sign(&signed_message(id)));
+    bytes.extend(key.sign(&signed_message(VERSION, id)));
     Ok((id, bytes))
 }
 

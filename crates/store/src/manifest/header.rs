@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use watari_types::{NodeId, RegionName, SnapshotId};
+use watari_types::{NodeId, PageHash, RegionName, SnapshotId};
 
 use super::runs::RUN_BYTES;
 use crate::bytes::Parser;
@@ -19,23 +19,24 @@ pub(crate) const SIGNATURE_BYTES: u64 = 64;
 /// Most bytes of device state.
 pub(crate) const MAX_DEVICE_STATE_BYTES: u64 = 256 << 20;
 
-/// Most pages that may become zero in one delta (256 GiB): a few bytes say that they did, while whoever reads
-/// the delta page by page holds 36 bytes for each.
-pub(crate) const MAX_ZERO_PAGES: u64 = 1 << 26;
-/// What a node signs begins like this, so that it can be taken for nothing else.
-const SIGNED_CONTEXT: &[u8] = b"watari snapshot 1\n\0";
-
 const MAGIC: [u8; 8] = *b"WTRSNAP\n";
-const VERSION: u32 = 1;
+/// The version that is written. The one before it is read as well: it has no roots.
+pub(crate) const VERSION: u32 = 2;
 /// Most pages a region can have: their numbers, and the number after the last, have 32 bits.
 const MAX_REGION_PAGES: u64 = u32::MAX as u64;
 
 /// The JSON header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Header {
+    /// The format's version, which is not in the JSON.
+    #[serde(skip)]
+    pub(crate) version: u32,
     #[serde(flatten)]
     pub(crate) draft: SnapshotDraft,
     pub(crate) node: NodeId,
+    /// Of each region the root of its tree.
+    #[serde(default)]
+    pub(crate) roots: BTreeMap<RegionName, PageHash>,
     pub(crate) deltas: Vec<DeltaSize>,
     pub(crate) device_state: Option<DeviceStateSize>,
 }
@@ -88,9 +89,9 @@ pub(crate) fn header_bytes(prefix: &[u8]) -> Result<u64, Defect> {
     }
 }
 
-/// What a node signs to vouch for a snapshot.
-pub(crate) fn signed_message(id: SnapshotId) -> Vec<u8> {
-    [SIGNED_CONTEXT, &id.0].concat()
+/// What a node signs to vouch for a snapshot: it begins so that it can be taken for nothing else.
+pub(crate) fn signed_message(version: u32, id: SnapshotId) -> Vec<u8> {
+    [format!("watari snapshot {version}\n\0").as_bytes(), &id.0].concat()
 }
 
 impl Header {
@@ -106,6 +107,7 @@ impl Header {
         }
         let header: Header = serde_json::from_slice(json)
             .map_err(|e| Defect::new(format!("its header makes no sense: {e}")))?;
+        let header = Header { version, ..header };
         header.check().map_err(|what| Defect::new(format!("its header contradicts itself: {what}")))?;
         let rest = header.bytes_after().and_then(|rest| rest.checked_add((prefix.len() + json.len()) as u64));
         match rest == Some(file_bytes) {
@@ -131,6 +133,10 @@ impl Header {
                 return Err(format!("region {} is there twice", region.name));
             }
         }
+        let has_roots = self.roots.keys().eq(pages.keys().copied());
+        if !has_roots && (self.version > 1 || !self.roots.is_empty()) {
+            return Err("it does not say of each region what it holds, and of no other".to_owned());
+        }
         for delta in &self.deltas {
             // Removed, so that a second delta of the same region finds none.
             let Some(pages) = pages.remove(&delta.region) else {
@@ -148,11 +154,6 @@ impl Header {
         }
     }
 
-    /// How many pages became zero, in all regions. No overflow: each region's were checked to be within it.
-    pub(crate) fn zero_pages(&self) -> u64 {
-        self.deltas.iter().map(|delta| delta.zero_pages).sum()
-    }
-
     pub(crate) fn into_snapshot(self, id: SnapshotId, manifest_bytes: u64) -> Snapshot {
         let counts =
             |delta: DeltaSize| (delta.region, PageCounts { data: delta.data_pages, zero: delta.zero_pages });
@@ -160,6 +161,7 @@ impl Header {
             id,
             draft: self.draft,
             node: self.node,
+            roots: self.roots,
             changes: self.deltas.into_iter().map(counts).collect(),
             device_state_bytes: self.device_state.map_or(0, |size| size.bytes),
             manifest_bytes,

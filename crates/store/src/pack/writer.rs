@@ -1,7 +1,9 @@
 //! Pages on their way into a new pack.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashTable;
-use watari_types::{PAGE_SIZE, Page, PageHash};
+use watari_types::{NewNode, PAGE_SIZE, Page, PageHash, PageTable, Region};
 use zstd::bulk::Compressor;
 
 use super::decoder::add;
@@ -11,6 +13,7 @@ use crate::compress::compressor;
 use crate::error::{At, Error};
 use crate::files::NewFile;
 use crate::index::short_hash;
+use crate::regions::Regions;
 use crate::store::Store;
 
 /// A page is stored as a change if at most so many of its bytes are others: what is left of a page that changed
@@ -107,6 +110,34 @@ impl PackWriter {
         Ok(true)
     }
 
+    /// Adds the trees of the regions, if enough has changed since they were last written ([`Store::regions`] then has less
+    /// to lay over each other). Their nodes lie in frames of their own.
+    pub fn put_trees(&mut self, regions: &mut Regions, sizes: &[Region]) -> Result<(), Error> {
+        if !regions.want_trees() {
+            return Ok(());
+        }
+        self.write_open_frames()?;
+        let nothing = PageTable::new();
+        for region in sizes {
+            let table = |of: &BTreeMap<_, PageTable>| of.get(&region.name).unwrap_or(&nothing).clone();
+            for node in table(&regions.tables).new_nodes(&table(&regions.trees), region.pages()) {
+                self.put_node(&node)?;
+            }
+        }
+        regions.written();
+        Ok(())
+    }
+
+    fn put_node(&mut self, node: &NewNode<'_>) -> Result<(), Error> {
+        if self.has(&node.name) {
+            return Ok(());
+        }
+        match node.former.and_then(|former| self.change_from(node.page, &former)) {
+            Some((base, change)) => self.add(node.name, &change, Some(base)),
+            None => self.add(node.name, node.page, None),
+        }
+    }
+
     fn has(&self, hash: &PageHash) -> bool {
         self.known.find(short_hash(hash), |known| known == hash).is_some() || self.store.contains(hash)
     }
@@ -118,14 +149,17 @@ impl PackWriter {
             return None;
         }
         self.tries += 1;
+        let change = self.change_from(page, former)?;
+        self.successes += 1;
+        Some(change)
+    }
+
+    /// The page as a change of `former`, or of what that is a change of, if it is a small one.
+    fn change_from(&self, page: &Page, former: &PageHash) -> Option<(PageHash, Page)> {
         let (base, mut change) = self.store.base_for(former)?;
         add(&mut change, page);
         let changed = change.iter().filter(|byte| **byte != 0).count();
-        if changed > MOST_CHANGED {
-            return None;
-        }
-        self.successes += 1;
-        Some((base, change))
+        (changed <= MOST_CHANGED).then_some((base, change))
     }
 
     fn add(&mut self, hash: PageHash, content: &Page, base: Option<PageHash>) -> Result<(), Error> {
@@ -149,6 +183,15 @@ impl PackWriter {
             Kind::Pages => &mut self.whole,
             Kind::Changes => &mut self.changes,
         }
+    }
+
+    fn write_open_frames(&mut self) -> Result<(), Error> {
+        for kind in [Kind::Pages, Kind::Changes] {
+            if !self.open(kind).names.is_empty() {
+                self.write_frame(kind)?;
+            }
+        }
+        Ok(())
     }
 
     fn write_frame(&mut self, kind: Kind) -> Result<(), Error> {
@@ -178,11 +221,7 @@ impl PackWriter {
 
     /// Makes the pack durable and its pages visible to everyone. A pack without pages writes nothing.
     pub fn finish(mut self) -> Result<PackStats, Error> {
-        for kind in [Kind::Pages, Kind::Changes] {
-            if !self.open(kind).names.is_empty() {
-                self.write_frame(kind)?;
-            }
-        }
+        self.write_open_frames()?;
         if self.index.pages.is_empty() {
             return Ok(PackStats::default());
         }

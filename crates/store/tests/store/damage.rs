@@ -20,6 +20,8 @@ struct Scene {
     /// Another pack, which holds the last page as a change of the first one's first.
     changes: PathBuf,
     manifest: PathBuf,
+    /// The pack with the nodes of its trees.
+    nodes: PathBuf,
 }
 
 /// The last page.
@@ -51,13 +53,18 @@ impl Scene {
         let pages = TINY.iter().chain([&changed()]).map(PageHash::of).collect::<Vec<_>>();
         let disk = (5..).zip(pages).chain([(9, PageHash::ZERO_PAGE)]).collect();
         let delta = [(RegionName::disk(0), disk)].into();
-        let (id, _) = store.publish(&draft(1, None), &delta, Some(b"devices"), &key()).unwrap();
+        let draft = draft(1, None);
+        let mut nodes = store.new_pack().unwrap();
+        let regions = after(&store, &mut nodes, &draft, &delta);
+        nodes.finish().unwrap();
+        let (id, _) = store.publish(&draft, &delta, &regions, Some(b"devices"), &key()).unwrap();
         store.refs(MACHINE).add(Generation(1), id).unwrap();
         store.refs(MACHINE).set_head(Generation(1), id).unwrap();
         store.refs(MACHINE).tag("good", id).unwrap();
         Scene {
             folder,
             id,
+            nodes: packs(&root).into_iter().find(|path| ![&first, &changes].contains(&path)).unwrap(),
             pack: first,
             changes,
             manifest: root.join("snapshots").join(format!("{id}.snap")),
@@ -105,7 +112,6 @@ impl Scene {
             Ok(state) => assert_eq!(state.as_deref(), Some(b"devices".as_slice()), "{what}"),
             Err(e) => allow(e),
         }
-        store.delta(self.id).map(drop).unwrap_or_else(allow);
     }
 }
 
@@ -113,7 +119,7 @@ impl Scene {
 fn every_flipped_bit_is_found_and_never_read() {
     let scene = Scene::new();
     let refs = ["head", "snapshots/1", "tags/good"].map(|name| scene.ref_file(name));
-    for file in [&scene.pack, &scene.changes, &scene.manifest].into_iter().chain(&refs) {
+    for file in [&scene.pack, &scene.changes, &scene.nodes, &scene.manifest].into_iter().chain(&refs) {
         let whole = fs::read(file).unwrap();
         // A manifest is long, but all of it is hashed: one bit of each byte will do.
         let step = if *file == scene.manifest { 9 } else { 1 };
@@ -131,7 +137,7 @@ fn every_flipped_bit_is_found_and_never_read() {
 fn a_file_cut_off_anywhere_is_found() {
     let scene = Scene::new();
     let refs = ["head", "snapshots/1", "tags/good"].map(|name| scene.ref_file(name));
-    for file in [&scene.pack, &scene.changes, &scene.manifest].into_iter().chain(&refs) {
+    for file in [&scene.pack, &scene.changes, &scene.nodes, &scene.manifest].into_iter().chain(&refs) {
         let whole = fs::read(file).unwrap();
         for length in 0..whole.len() {
             scene.must_notice(file, &whole[..length], &format!("{} cut to {length}", file.display()));
@@ -203,7 +209,7 @@ fn a_signature_of_somebody_else_is_found() {
     let scene = Scene::new();
     let store = scene.open();
     let stranger = watari_store::NodeKey::from_seed([8; 32]);
-    let (other, _) = store.publish(&draft(1, None), &disk_delta(&[]), None, &stranger).unwrap();
+    let (other, _) = publish_delta(&store, &draft(1, None), &[], None, &stranger).unwrap();
     let folder = scene.manifest.parent().unwrap();
     let strangers = fs::read(folder.join(format!("{other}.snap"))).unwrap();
     let mut bytes = fs::read(&scene.manifest).unwrap();
@@ -227,13 +233,13 @@ fn a_later_version_is_told_from_damage() {
     assert!(matches!(error, Error::NewerFormat { version: 2, .. }), "{error}");
 
     let mut manifest = fs::read(&scene.manifest).unwrap();
-    manifest[8] = 2;
+    manifest[8] = 3;
     let header_end = 48 + u32::from_le_bytes(*manifest[12..].first_chunk().unwrap()) as usize;
     let hash = blake3::Hasher::new().update(&manifest[..16]).update(&manifest[48..header_end]).finalize();
     manifest[16..48].copy_from_slice(hash.as_bytes());
     fs::write(&scene.manifest, &manifest).unwrap();
     let error = scene.open().snapshot(scene.id).unwrap_err();
-    assert!(matches!(error, Error::NewerFormat { version: 2, .. }), "{error}");
+    assert!(matches!(error, Error::NewerFormat { version: 3, .. }), "{error}");
 }
 
 proptest! {

@@ -74,7 +74,7 @@ fn a_full_disk_is_reported_as_such_and_leaves_everything_as_it_was() {
 
     let mut noise = vec![0; 2 << 20];
     blake3::Hasher::new().finalize_xof().fill(&mut noise);
-    full(store.publish(&draft(2, Some(first)), &disk_delta(&[]), Some(&noise), &key()).unwrap_err());
+    full(publish_delta(&store, &draft(2, Some(first)), &[], Some(&noise), &key()).unwrap_err());
     unchanged();
 
     let second = publish(&store, 2, Some(first), &[(1, 2)]);
@@ -121,7 +121,11 @@ fn a_read_only_store_can_be_read_and_says_why_it_cannot_be_written() {
 
     let read_only = |error: Error| assert!(matches!(error, Error::ReadOnly { .. }), "{error:?}");
     read_only(store.new_pack().err().unwrap());
-    read_only(store.publish(&draft(2, Some(first)), &disk_delta(&[]), None, &key()).unwrap_err());
+    read_only(
+        store
+            .publish(&draft(2, Some(first)), &disk_delta(&[]), &store.regions(first).unwrap(), None, &key())
+            .unwrap_err(),
+    );
     read_only(refs.add(Generation(2), first).unwrap_err());
     read_only(refs.set_head(Generation(1), first).unwrap_err());
     read_only(refs.clone().remove_all().unwrap_err());

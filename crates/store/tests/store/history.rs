@@ -1,23 +1,26 @@
 //! Snapshots and refs as a keeper uses them.
 
 use crate::support::*;
-use watari_store::{Error, Head, NodeKey, PackStats, Store};
+use watari_store::{Error, Head, NodeKey, PackStats, Regions, Store};
 use watari_types::{Generation, MachineId, PAGE_SIZE, PageHash, PageTable, RegionName, SnapshotId};
 
 #[test]
 fn a_snapshot_reads_back_as_it_was_published() {
     let (_folder, store) = store();
     store_pages(&store, 1..=200);
-    let delta = disk_delta(&[(0, 1), (1, 2), (2, 0), (7, 3), (4095, 200)]);
+    let changes = [(0, 1), (1, 2), (2, 0), (7, 3), (4095, 200)];
     let draft = draft(1, None);
-    let (id, bytes) = store.publish(&draft, &delta, Some(b"device state"), &key()).unwrap();
+    let (id, bytes) = publish_delta(&store, &draft, &changes, Some(b"device state"), &key()).unwrap();
 
     let snapshot = store.snapshot(id).unwrap();
     assert_eq!((snapshot.id, snapshot.node, snapshot.manifest_bytes), (id, key().id(), bytes));
     assert_eq!(snapshot.draft, draft);
     let counts = snapshot.changes[&RegionName::disk(0)];
     assert_eq!((counts.data, counts.zero, snapshot.device_state_bytes), (4, 1, 12));
-    assert_eq!(store.delta(id).unwrap(), delta);
+    let mut disk = PageTable::new();
+    disk.apply(&disk_delta(&changes)[&RegionName::disk(0)]);
+    let root = disk.root(u64::from(DISK_PAGES));
+    assert_eq!(snapshot.roots, [(RegionName::disk(0), root), (ram(), PageHash::ZERO_PAGE)].into());
     assert_eq!(store.device_state(id).unwrap().unwrap(), b"device state");
 }
 
@@ -38,15 +41,61 @@ fn deltas_are_laid_over_each_other_from_the_first_on() {
 }
 
 #[test]
-fn every_page_has_the_generation_it_changed_in_last() {
-    let (_folder, store) = store();
-    let first = commit(&store, 1, None, &[(0, 1), (1, 2), (2, 3), (9, 4)]);
-    let second = commit(&store, 4, Some(first), &[(1, 0), (2, 5), (3, 6), (7, 0)]);
-    let disk = &store.regions(second).unwrap()[&RegionName::disk(0)];
-    let generations = [0, 1, 2, 3, 7, 9].map(|page| disk.generations.of(page).map(|generation| generation.0));
-    assert_eq!(generations, [Some(1), Some(4), Some(4), Some(4), None, Some(1)], "page 7 was zero before");
-    let since = |generation| disk.generations.since(Generation(generation)).flatten().collect::<Vec<_>>();
-    assert_eq!((since(0), since(1), since(4)), (vec![0, 1, 2, 3, 9], vec![1, 2, 3], vec![]));
+fn a_long_history_is_read_from_the_nearest_trees_on() {
+    let (folder, store) = store();
+    let manifests = folder.path().join("store/snapshots");
+    let mut line = vec![commit(&store, 1, None, &(0..300).map(|page| (page, page + 1)).collect::<Vec<_>>())];
+    for generation in 2..=100 {
+        let changes = [(generation as u32 % 40 * 100, generation as u32), (7, generation as u32)];
+        line.push(commit(&store, generation, line.last().copied(), &changes));
+    }
+    let disk = |store: &Store, id| store.page_tables(id).unwrap()[&RegionName::disk(0)].clone();
+    let tables: Vec<PageTable> = line.iter().map(|id| disk(&store, *id)).collect();
+    let older = |at: usize| {
+        let away = manifests.join("away");
+        let path = manifests.join(format!("{}.snap", line[at]));
+        std::fs::rename(&path, &away).unwrap();
+        let fresh = Store::open(&folder.path().join("store")).unwrap();
+        let read = fresh.page_tables(*line.last().unwrap());
+        std::fs::rename(&away, &path).unwrap();
+        read
+    };
+    // Every snapshot changes two of some 340 pages: after 22 of them more than an eighth, and trees are written.
+    let needed: Vec<usize> = (0..line.len()).filter(|at| older(*at).is_err()).collect();
+    assert!(
+        needed.first().is_some_and(|first| *first > 99 - 22),
+        "what lies before the trees is read: {needed:?}"
+    );
+    for (at, table) in tables.iter().enumerate() {
+        let generation = at as u32 + 1;
+        assert_eq!(table.get(7), if generation > 1 { hash(generation) } else { hash(8) });
+        assert_eq!(
+            table.len(),
+            300 + u64::from(table.pages().iter().filter(|page| *page >= 300).count() as u32)
+        );
+    }
+    assert_eq!(damage(&store), [""; 0]);
+}
+
+#[test]
+fn damaged_trees_are_passed_over_while_there_are_lists_before_them() {
+    let (folder, store) = store();
+    let root = folder.path().join("store");
+    let first = commit(&store, 1, None, &[(0, 1), (500, 2)]);
+    let packs = || std::fs::read_dir(root.join("packs")).unwrap().map(|entry| entry.unwrap().path());
+    store_pages(&store, [3, 4, 5]);
+    let before: Vec<_> = packs().collect();
+    // More than half of it changes, so its trees are written.
+    let second = commit(&store, 2, Some(first), &[(1, 3), (2, 4), (600, 5)]);
+    let expected = store.page_tables(second).unwrap()[&RegionName::disk(0)].clone();
+    let with_nodes = packs().find(|path| !before.contains(path)).unwrap();
+    let mut bytes = std::fs::read(&with_nodes).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(with_nodes, bytes).unwrap();
+    let reopened = Store::open(&root).unwrap();
+    let read = reopened.page_tables(second).unwrap()[&RegionName::disk(0)].clone();
+    assert!(read.differing(&expected).is_empty());
+    assert!(!damage(&reopened).is_empty());
 }
 
 #[test]
@@ -77,7 +126,7 @@ fn pages_beyond_the_end_of_a_region_that_shrank_are_gone() {
     let first = commit(&store, 1, None, &[(0, 1), (8, 2)]);
     let mut smaller = draft(2, Some(first));
     smaller.regions[1].bytes = 8 * PAGE_SIZE as u64;
-    let (second, _) = store.publish(&smaller, &disk_delta(&[(1, 1)]), None, &key()).unwrap();
+    let (second, _) = publish_delta(&store, &smaller, &[(1, 1)], None, &key()).unwrap();
     let table = &store.page_tables(second).unwrap()[&RegionName::disk(0)];
     assert_eq!(table.iter().map(|(page, _)| page).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(store.device_state(second).unwrap(), None);
@@ -132,10 +181,8 @@ fn pages_are_found_in_the_pack_that_took_the_place_of_another() {
     let mut read = [0; PAGE_SIZE];
     one_by_one.read_page(&hash(7), &mut read).unwrap();
     assert_eq!(read, page(7));
-    let table = (0..100).fold(PageTable::new(), |mut table, index| {
-        table.set(index, hash(index + 1));
-        table
-    });
+    let mut table = PageTable::new();
+    table.apply(&(0..100).map(|index| (index, hash(index + 1))).collect());
     for (index, content) in contents(&all_at_once, &table) {
         assert!(content == page(index + 1), "page {index}");
     }
@@ -165,14 +212,15 @@ fn pages_are_kept_once_and_zero_pages_never() {
 fn a_snapshot_that_would_not_be_whole_is_refused() {
     let (_folder, store) = store();
     store_pages(&store, [1]);
-    let refused = |draft, changes: &[(u32, u32)]| {
-        store.publish(&draft, &disk_delta(changes), None, &key()).unwrap_err()
-    };
+    let refused =
+        |draft, changes: &[(u32, u32)]| publish_delta(&store, &draft, changes, None, &key()).unwrap_err();
     assert!(
         matches!(refused(draft(1, None), &[(0, 1), (1, 9)]), Error::MissingPage { page, .. } if page == hash(9))
     );
     let stranger = SnapshotId([9; 32]);
-    assert!(matches!(refused(draft(1, Some(stranger)), &[]), Error::MissingSnapshot { .. }));
+    let orphan = draft(1, Some(stranger));
+    let orphan = store.publish(&orphan, &disk_delta(&[]), &Regions::default(), None, &key()).unwrap_err();
+    assert!(matches!(orphan, Error::MissingSnapshot { .. }), "{orphan}");
     assert!(matches!(refused(draft(1, None), &[(DISK_PAGES, 1)]), Error::BadDraft(_)));
     let mut no_disk = draft(1, None);
     no_disk.regions.pop();
@@ -213,7 +261,7 @@ fn a_generation_is_never_given_twice_but_head_and_tags_move() {
     let unknown = SnapshotId([1; 32]);
     assert!(matches!(refs.add(Generation(11), unknown), Err(Error::MissingSnapshot { .. })));
     assert!(matches!(refs.set_head(Generation(11), unknown), Err(Error::MissingSnapshot { .. })));
-    assert!(matches!(store.delta(unknown), Err(Error::MissingSnapshot { .. })));
+    assert!(matches!(store.page_tables(unknown), Err(Error::MissingSnapshot { .. })));
     assert_eq!(damage(&store), [""; 0]);
 }
 
@@ -255,15 +303,16 @@ fn verify_counts_what_it_checked_and_tells_how_far_it_is() {
     let last = std::sync::Mutex::new(0);
     let report = store
         .verify(None, &|progress| {
-            assert_eq!(progress.pages_total, 302);
+            // With three leaves and a root.
+            assert_eq!(progress.pages_total, 306);
             let mut last = last.lock().unwrap();
             *last = progress.pages_done.max(*last);
         })
         .unwrap();
-    assert_eq!((report.snapshots_checked, report.pages_checked, report.damaged), (2, 302, vec![]));
-    assert_eq!(last.into_inner().unwrap(), 302);
+    assert_eq!((report.snapshots_checked, report.pages_checked, report.damaged), (2, 306, vec![]));
+    assert_eq!(last.into_inner().unwrap(), 306);
     let report = store.verify(Some(MACHINE), &|_| ()).unwrap();
-    assert_eq!((report.snapshots_checked, report.pages_checked), (2, 301));
+    assert_eq!((report.snapshots_checked, report.pages_checked), (2, 305));
     let report = store.verify(Some(MachineId([9; 16])), &|_| ()).unwrap();
     assert_eq!((report.snapshots_checked, report.pages_checked), (0, 0));
 }

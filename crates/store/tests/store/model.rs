@@ -117,7 +117,8 @@ impl Model {
             assert_eq!(store.contains(&hash(number)), number == 0 || self.pages.contains(&number));
         }
         let report = store.verify(None, &|_| ()).unwrap();
-        assert_eq!((report.pages_checked, report.damaged), (self.pages.len() as u64, vec![]));
+        assert_eq!(report.damaged, []);
+        assert!(report.pages_checked >= self.pages.len() as u64, "pages, and nodes of trees");
     }
 }
 

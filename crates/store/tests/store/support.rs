@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tempfile::TempDir;
-use watari_store::{NodeKey, SnapshotDraft, Store};
+use watari_store::{Error, NodeKey, PackWriter, Regions, SnapshotDraft, Store};
 use watari_types::{
     Boot, Delta, DiskConfig, Epoch, Generation, MachineConfig, MachineId, PAGE_SIZE, Page, PageHash,
     PageTable, Region, RegionName, SnapshotId,
@@ -89,6 +89,29 @@ pub(crate) fn disk_delta(changes: &[(u32, u32)]) -> Delta {
     BTreeMap::from([(RegionName::disk(0), changes)])
 }
 
+/// What the machine holds after a delta of its disk, its trees put into a pack if they are due.
+pub(crate) fn after(store: &Store, pack: &mut PackWriter, draft: &SnapshotDraft, delta: &Delta) -> Regions {
+    let before = draft.parent.map(|parent| store.regions(parent).unwrap()).unwrap_or_default();
+    let mut after = before.after(delta, &draft.regions);
+    pack.put_trees(&mut after, &draft.regions).unwrap();
+    after
+}
+
+/// Publishes a snapshot of the disk whose pages are there already.
+pub(crate) fn publish_delta(
+    store: &Store,
+    draft: &SnapshotDraft,
+    changes: &[(u32, u32)],
+    device_state: Option<&[u8]>,
+    key: &NodeKey,
+) -> Result<(SnapshotId, u64), Error> {
+    let mut pack = store.new_pack()?;
+    let delta = disk_delta(changes);
+    let regions = after(store, &mut pack, draft, &delta);
+    pack.finish()?;
+    store.publish(draft, &delta, &regions, device_state, key)
+}
+
 /// Stores the pages and publishes a snapshot of the disk, up to but not including its refs.
 pub(crate) fn publish(
     store: &Store,
@@ -96,8 +119,15 @@ pub(crate) fn publish(
     parent: Option<SnapshotId>,
     changes: &[(u32, u32)],
 ) -> SnapshotId {
-    store_pages(store, changes.iter().map(|(_, number)| *number));
-    store.publish(&draft(generation, parent), &disk_delta(changes), Some(b"devices"), &key()).unwrap().0
+    let draft = draft(generation, parent);
+    let mut pack = store.new_pack().unwrap();
+    for (_, number) in changes {
+        pack.put(hash(*number), &page(*number)).unwrap();
+    }
+    let delta = disk_delta(changes);
+    let regions = after(store, &mut pack, &draft, &delta);
+    pack.finish().unwrap();
+    store.publish(&draft, &delta, &regions, Some(b"devices"), &key()).unwrap().0
 }
 
 /// Publishes a snapshot, its ref and the head.
