@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod failure;
 mod format;
+mod graph;
 mod output;
 mod progress;
 mod table;

@@ -38,6 +38,10 @@ fn a_checkpoint_is_resumed_where_it_was_taken_and_the_machine_counts_on() {
     let log = lab.ok(&["log", "m"]);
     assert_eq!(log["snapshots"].as_array().unwrap().len(), 1, "{log}");
     assert_eq!(log["snapshots"][0]["message"], "first", "{log}");
+    assert_eq!(lab.ok(&["tag", "m", "better"])["id"], log["snapshots"][0]["id"]);
+    assert_eq!(lab.ok(&["show", "m@better"])["tags"].as_array().unwrap().len(), 2);
+    assert_eq!(lab.ok(&["tag", "--remove", "m@better"])["generation"], 1);
+    assert_eq!(lab.ok(&["show", "m@good"])["tags"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -245,6 +245,31 @@ impl From<Checkpointed> for CheckpointInfo {
     }
 }
 
+/// A name for a snapshot.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TagRequest {
+    /// The tag; the snapshot that has it loses it.
+    pub tag: String,
+    /// The snapshot; it must be in the machine's history.
+    pub rev: String,
+}
+
+/// A tag that was given or taken away.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Tagged {
+    /// The machine.
+    #[schema(value_type = String)]
+    pub name: MachineName,
+    /// The tag.
+    pub tag: String,
+    /// The snapshot that has it now, or had it.
+    #[schema(value_type = String)]
+    pub id: SnapshotId,
+    /// Its number in the machine's history.
+    #[schema(value_type = u64)]
+    pub generation: Generation,
+}
+
 /// A snapshot to go back to.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct RestoreRequest {

@@ -37,16 +37,7 @@ impl Node {
         progress: OnProgress,
     ) -> Result<Ready> {
         let (home, file) = self.machine(name)?;
-        let found = self.resolve(rev)?;
-        let refs = self.store.refs(file.config.id);
-        let in_history = refs.survey()?.snapshots.into_iter().find(|(_, id)| *id == found.id);
-        let Some((generation, snapshot)) = in_history else {
-            return Err(Error::BadRevision {
-                rev: rev.to_owned(),
-                problem: format!("is not in the history of {name}"),
-                hint: format!("`watari clone {rev} NEW` makes a machine of it"),
-            });
-        };
+        let (generation, snapshot) = self.in_history(name, rev)?;
         let header = self.store.snapshot(snapshot)?;
         let cable = Cable::load(&home)?;
         let network = network_after_rollback(cable, &file.config, &header);

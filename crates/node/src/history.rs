@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use watari_store::{Refs, Snapshot, Survey};
-use watari_types::{ErrorReport, MachineId, MachineName, Rev, RevTarget, SnapshotId};
+use watari_types::{ErrorReport, Generation, MachineId, MachineName, Rev, RevTarget, SnapshotId};
 
-use crate::api::{RegionInfo, Shown, SnapshotInfo, SnapshotList};
+use crate::api::{RegionInfo, Shown, SnapshotInfo, SnapshotList, TagRequest, Tagged};
 use crate::node::Node;
 use crate::{Error, Result};
 
@@ -142,6 +142,37 @@ impl Node {
         let snapshot = describe(self.store.snapshot(found.id)?, &survey);
         let machine = found.name.map(|name| self.info(&name)).transpose()?;
         Ok(Shown { snapshot: Some(snapshot), machine })
+    }
+
+    /// Gives a snapshot of the machine's history a tag.
+    pub(crate) fn tag(&self, name: &MachineName, request: &TagRequest) -> Result<Tagged> {
+        let (generation, id) = self.in_history(name, &request.rev)?;
+        self.store.refs(self.machine(name)?.1.config.id).tag(&request.tag, id)?;
+        Ok(Tagged { name: name.clone(), tag: request.tag.clone(), id, generation })
+    }
+
+    /// Takes a tag away.
+    pub(crate) fn untag(&self, name: &MachineName, tag: &str) -> Result<Tagged> {
+        let refs = self.store.refs(self.machine(name)?.1.config.id);
+        let id = refs.untag(tag)?.ok_or_else(|| Error::BadRevision {
+            rev: format!("{name}@{tag}"),
+            problem: "is no tag".to_owned(),
+            hint: format!("`watari log {name}` shows the tags"),
+        })?;
+        let generation = self.store.snapshot(id)?.draft.generation;
+        Ok(Tagged { name: name.clone(), tag: tag.to_owned(), id, generation })
+    }
+
+    /// The snapshot that `rev` names, which must be one of the machine's.
+    pub(crate) fn in_history(&self, name: &MachineName, rev: &str) -> Result<(Generation, SnapshotId)> {
+        let found = self.resolve(rev)?;
+        let refs = self.store.refs(self.machine(name)?.1.config.id);
+        let snapshots = refs.survey()?.snapshots;
+        snapshots.into_iter().find(|(_, id)| *id == found.id).ok_or_else(|| Error::BadRevision {
+            rev: rev.to_owned(),
+            problem: format!("is not in the history of {name}"),
+            hint: format!("`watari clone {rev} NEW` makes a machine of it"),
+        })
     }
 
     /// A machine's snapshots, newest first, and what could not be read of them.

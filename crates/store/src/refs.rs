@@ -178,6 +178,18 @@ impl Refs {
         self.write_line(&id.to_string())?.publish(&self.folder.join("tags").join(tag))
     }
 
+    /// Takes a tag away; the snapshot that had it. The snapshot itself stays.
+    pub fn untag(&self, tag: &str) -> Result<Option<SnapshotId>, Error> {
+        let Some(id) = self.tagged(tag)? else { return Ok(None) };
+        let path = self.folder.join("tags").join(tag);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            removed => removed.at("remove", &path)?,
+        }
+        sync_parent(&path)?;
+        Ok(Some(id))
+    }
+
     /// The snapshot that has the tag.
     pub fn tagged(&self, tag: &str) -> Result<Option<SnapshotId>, Error> {
         if !RevTarget::is_tag(tag) {

@@ -8,9 +8,10 @@ use super::Context;
 use crate::args::machine_name;
 use crate::failure::Result;
 use crate::format::{age, short};
+use crate::graph::draw;
 use crate::table::Table;
 
-/// Show a machine's snapshots, newest first
+/// Show a machine's snapshots, newest first, and which follows which
 #[derive(Args)]
 pub(crate) struct Log {
     /// The machine
@@ -30,7 +31,8 @@ fn text(name: &MachineName, list: &SnapshotList) -> String {
         format!("{name} has no snapshots; `watari checkpoint {name}` makes one while it runs")
     } else {
         let mut table = Table::new(&["", "GEN", "ID", "WHEN", "BRANCH", "PAGES", "TAGS", "MESSAGE"], &[1, 5]);
-        list.snapshots.iter().for_each(|snapshot| table.row(cells(snapshot)));
+        let graph = draw(&list.snapshots);
+        list.snapshots.iter().zip(graph).for_each(|(snapshot, line)| table.row(cells(snapshot, line)));
         table.render()
     };
     for damage in &list.damaged {
@@ -39,11 +41,10 @@ fn text(name: &MachineName, list: &SnapshotList) -> String {
     text
 }
 
-fn cells(snapshot: &SnapshotInfo) -> [String; 8] {
+fn cells(snapshot: &SnapshotInfo, line: String) -> [String; 8] {
     let pages: u64 = snapshot.regions.iter().map(|region| region.changed_pages).sum();
     [
-        // Where the machine is now.
-        if snapshot.head { "*" } else { "" }.to_owned(),
+        line,
         snapshot.generation.to_string(),
         short(snapshot.id),
         age(snapshot.created_unix_ms),

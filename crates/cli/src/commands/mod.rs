@@ -23,6 +23,7 @@ mod screenshot;
 mod show;
 mod start;
 mod stop;
+mod tag;
 mod up;
 mod verify;
 
@@ -49,6 +50,7 @@ pub(crate) enum Command {
     List(list::List),
     Show(show::Show),
     Log(log::Log),
+    Tag(tag::Tag),
     Checkpoint(checkpoint::Checkpoint),
     Restore(restore::Restore),
     Clone(clone::Clone),
@@ -95,6 +97,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::List(command) => command.run(&context),
         Command::Show(command) => command.run(&context),
         Command::Log(command) => command.run(&context),
+        Command::Tag(command) => command.run(&context),
         Command::Checkpoint(command) => command.run(&context),
         Command::Restore(command) => command.run(&context),
         Command::Clone(command) => command.run(&context),

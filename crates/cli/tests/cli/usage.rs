@@ -49,6 +49,8 @@ fn without_a_daemon_every_command_says_how_to_start_it() {
         "list",
         "show m",
         "log m",
+        "tag m t",
+        "tag --remove m@t",
         "create m --demo",
         "start m",
         "stop m",

@@ -46,6 +46,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .routes(routes!(clone_machine))
         .routes(routes!(network))
         .routes(routes!(log))
+        .routes(routes!(tag))
+        .routes(routes!(untag))
         .routes(routes!(screenshot))
         .routes(routes!(snapshot))
         .routes(routes!(verify))
@@ -231,6 +233,24 @@ async fn network(State(app): Shared, headers: HeaderMap, Path(text): Path<String
 async fn log(State(app): Shared, Path(text): Path<String>) -> Answer {
     let name = name(&text)?;
     look(&app.node, move |node| node.log(&name)).await
+}
+
+/// Gives a snapshot of the machine's history a tag.
+#[utoipa::path(post, path = "/machines/{name}/tags", tag = "snapshots", params(("name" = String, Path)),
+    request_body = TagRequest,
+    responses((status = 200, body = Tagged), (status = "default", body = ErrorBody)))]
+async fn tag(State(app): Shared, headers: HeaderMap, Path(text): Path<String>, bytes: Bytes) -> Answer {
+    let (name, request) = (name(&text)?, body::<TagRequest>(&bytes)?);
+    operate(&app.node, &headers, None, move |node, _| node.tag(&name, &request)).await
+}
+
+/// Takes a tag away.
+#[utoipa::path(delete, path = "/machines/{name}/tags/{tag}", tag = "snapshots",
+    params(("name" = String, Path), ("tag" = String, Path)),
+    responses((status = 200, body = Tagged), (status = "default", body = ErrorBody)))]
+async fn untag(State(app): Shared, headers: HeaderMap, Path((text, tag)): Path<(String, String)>) -> Answer {
+    let name = name(&text)?;
+    operate(&app.node, &headers, None, move |node, _| node.untag(&name, &tag)).await
 }
 
 /// A running machine's screen.

@@ -257,7 +257,11 @@ fn a_generation_is_never_given_twice_but_head_and_tags_move() {
     }
     for bad in ["", "../head", "12", ".hidden", "a/b"] {
         assert!(matches!(refs.tag(bad, a), Err(Error::BadTag(_))), "{bad:?}");
+        assert_eq!(refs.untag(bad).unwrap(), None, "{bad:?}");
     }
+    assert_eq!(refs.untag("good").unwrap(), Some(b));
+    assert_eq!((refs.untag("good").unwrap(), refs.tags().unwrap().len()), (None, 0));
+    assert!(refs.head().unwrap().is_some(), "nothing else went");
     let unknown = SnapshotId([1; 32]);
     assert!(matches!(refs.add(Generation(11), unknown), Err(Error::MissingSnapshot { .. })));
     assert!(matches!(refs.set_head(Generation(11), unknown), Err(Error::MissingSnapshot { .. })));
