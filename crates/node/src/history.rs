@@ -154,12 +154,15 @@ impl Node {
     /// Takes a tag away.
     pub(crate) fn untag(&self, name: &MachineName, tag: &str) -> Result<Tagged> {
         let refs = self.store.refs(self.machine(name)?.1.config.id);
+        let snapshots = refs.survey()?.snapshots;
         let id = refs.untag(tag)?.ok_or_else(|| Error::BadRevision {
             rev: format!("{name}@{tag}"),
             problem: "is no tag".to_owned(),
             hint: format!("`watari log {name}` shows the tags"),
         })?;
-        let generation = self.store.snapshot(id)?.draft.generation;
+        // Of a snapshot that is no longer in the history there is no generation to tell.
+        let generation =
+            snapshots.into_iter().find(|(_, of)| *of == id).map(|(found, _)| found).unwrap_or_default();
         Ok(Tagged { name: name.clone(), tag: tag.to_owned(), id, generation })
     }
 

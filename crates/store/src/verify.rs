@@ -152,7 +152,10 @@ impl Walk<'_> {
 
     /// Checks that the trees of a snapshot that has any are whole.
     fn trees(&mut self, snapshot: &Snapshot, path: &Path) {
-        for region in snapshot.draft.regions.iter().filter(|_| self.store.has_trees(snapshot)) {
+        if !self.store.has_trees(snapshot) {
+            return;
+        }
+        for region in &snapshot.draft.regions {
             let root = snapshot.roots.get(&region.name).copied().unwrap_or(PageHash::ZERO_PAGE);
             if let Some(what) = self.node(root, levels_for(region.pages())) {
                 let what = format!("of the tree of {}, {what}", region.name);

@@ -241,7 +241,7 @@ async fn log(State(app): Shared, Path(text): Path<String>) -> Answer {
     responses((status = 200, body = Tagged), (status = "default", body = ErrorBody)))]
 async fn tag(State(app): Shared, headers: HeaderMap, Path(text): Path<String>, bytes: Bytes) -> Answer {
     let (name, request) = (name(&text)?, body::<TagRequest>(&bytes)?);
-    operate(&app.node, &headers, None, move |node, _| node.tag(&name, &request)).await
+    operate(&app.node, &headers, Some(name.clone()), move |node, _| node.tag(&name, &request)).await
 }
 
 /// Takes a tag away.
@@ -250,7 +250,7 @@ async fn tag(State(app): Shared, headers: HeaderMap, Path(text): Path<String>, b
     responses((status = 200, body = Tagged), (status = "default", body = ErrorBody)))]
 async fn untag(State(app): Shared, headers: HeaderMap, Path((text, tag)): Path<(String, String)>) -> Answer {
     let name = name(&text)?;
-    operate(&app.node, &headers, None, move |node, _| node.untag(&name, &tag)).await
+    operate(&app.node, &headers, Some(name.clone()), move |node, _| node.untag(&name, &tag)).await
 }
 
 /// A running machine's screen.
