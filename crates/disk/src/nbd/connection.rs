@@ -4,10 +4,11 @@
 //! request goes on with it itself, so a client with one request at a time waits for no handover.
 //!
 //! What takes less time than to wake another thread is performed within the turn: small requests for what is at hand, as
-//! long as they are answered from memory. Their replies leave together once the client has nothing more to say, which
-//! spares it, and a guest behind it, being woken for each.
+//! long as they are answered from memory. Their replies leave together once the client has nothing more to say, or, if
+//! that turns out to be better, has said nothing for a little while: it spares the client, and a guest behind it, being
+//! woken for each.
 
-use std::io::{self, BufReader, IoSlice, Read, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,8 +16,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_socket_send_buffer_size;
 
+use crate::nbd::gather::Gathering;
 use crate::nbd::negotiation::{Negotiation, Next, append_reply, greeting};
 use crate::nbd::server::Exports;
 use crate::nbd::session::{Reply, Session};
@@ -42,6 +45,8 @@ const IN_A_ROW: u32 = 16;
 const SMALL: u32 = 64 << 10;
 /// Replies that leave together at most.
 const BATCH: usize = 16;
+/// A reply waits so long for others to leave with it, where that is of use.
+const A_LITTLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 40_000 };
 /// Bytes on their way to a client. The usual 208 KiB would have a large reply wait for the client several times.
 const SEND_BUFFER: usize = 2 << 20;
 /// A client that says nothing for so long during the handshake is given up.
@@ -61,7 +66,7 @@ pub(crate) fn serve(stream: &UnixStream, exports: &Exports) -> io::Result<()> {
     let connection = Connection {
         stream,
         session,
-        incoming: Turns::new(Incoming { reader, open: true }),
+        incoming: Turns::new(Incoming { reader, open: true, gathering: Gathering::new(Instant::now()) }),
         quick_in_a_row: AtomicU32::new(0),
         outgoing: Mutex::new(()),
         at_hand: Memory::of(PAYLOADS_AT_HAND),
@@ -139,6 +144,7 @@ type Taken<'a> = (Request, Room<'a>);
 struct Incoming<'a> {
     reader: BufReader<&'a UnixStream>,
     open: bool,
+    gathering: Gathering,
 }
 
 impl Incoming<'_> {
@@ -158,6 +164,20 @@ impl Incoming<'_> {
         read_payload(&mut self.reader, request.payload(), payload).ok()?;
         self.open = true;
         Some((request, room))
+    }
+
+    /// Whether another small request is there, or comes within a little while if it is of use to wait.
+    fn has_another(&mut self) -> bool {
+        if self.gathering.is_on() && self.reader.buffer().is_empty() {
+            let mut socket = [PollFd::new(*self.reader.get_ref(), PollFlags::IN)];
+            let more_came = matches!(poll(&mut socket, Some(&A_LITTLE)), Ok(1));
+            self.gathering.waited(more_came, Instant::now());
+            if more_came {
+                // Its end, and errors, are found by whoever reads on.
+                let _ = self.reader.fill_buf();
+            }
+        }
+        self.has_small()
     }
 
     /// Whether the next request is a small one, and reading it needs nothing more from the client.
@@ -185,11 +205,12 @@ impl Connection<'_> {
         let mut incoming = self.incoming.wait();
         let mut replies = Vec::new();
         loop {
-            if replies.len() == BATCH || !incoming.has_small() {
+            if replies.len() == BATCH || !replies.is_empty() && !incoming.has_another() {
                 self.send(&mut replies).ok()?;
             }
             match incoming.next(self, payload) {
                 Some((request, room)) if self.is_quick(&request) => {
+                    incoming.gathering.request(Instant::now());
                     replies.push((self.answer(&request, payload), room));
                 }
                 taken => {

@@ -11,6 +11,7 @@
 
 mod connection;
 mod export;
+mod gather;
 mod negotiation;
 mod server;
 mod session;
