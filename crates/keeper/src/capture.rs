@@ -14,7 +14,7 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use watari_disk::{DeferredFlushes, Disk, Sealed};
-use watari_store::SnapshotDraft;
+use watari_store::{Lease, SnapshotDraft};
 use watari_types::{Generation, PageSet, SnapshotId};
 
 use crate::gather::{Gathered, Saved};
@@ -38,8 +38,8 @@ pub(crate) fn checkpoint(
 ) -> Result<Checkpointed> {
     let began = Instant::now();
     let generation = instance.history.next_generation()?;
-    instance.history.store().refresh()?;
-    let mut gathered = Gathered::new(&instance.history)?;
+    let lease = instance.history.store().lease()?;
+    let mut gathered = Gathered::new(&instance.history, &lease)?;
     gathered.boot_files(&instance.home, &instance.file.config.boot)?;
     let rounds = pre_copy(instance, &mut gathered, progress)?;
     let (held, pause, pause_ms) = hold(instance)?;
@@ -49,11 +49,11 @@ pub(crate) fn checkpoint(
     saved?;
     let pages = gathered.count();
     let draft = draft(instance, generation, message);
-    let saved = gathered.finish(&draft.regions)?;
-    let (id, manifest_bytes) = publish(instance, &draft, &saved, &held.devices)?;
+    let mut saved = gathered.finish(&draft.regions)?;
+    let (id, manifest_bytes) = publish(instance, &draft, &mut saved, &held.devices, &lease)?;
     instance.published(Point { generation, id }, saved.regions, held.sealed)?;
     if let Some(tag) = tag {
-        instance.history.refs().tag(tag, id)?;
+        instance.history.refs().tag(tag, id, &lease)?;
     }
     Ok(Checkpointed {
         id,
@@ -198,15 +198,16 @@ fn draft(instance: &Instance, generation: Generation, message: &str) -> Snapshot
 fn publish(
     instance: &Instance,
     draft: &SnapshotDraft,
-    saved: &Saved,
+    saved: &mut Saved,
     devices: &[u8],
+    lease: &Lease,
 ) -> Result<(SnapshotId, u64)> {
     let history = &instance.history;
-    let (id, bytes) =
-        history.store().publish(draft, &saved.delta, &saved.regions, Some(devices), &instance.key)?;
+    let Saved { delta, regions, .. } = saved;
+    let (id, bytes) = history.store().publish(draft, delta, regions, Some(devices), &instance.key, lease)?;
     let refs = history.refs();
-    refs.add(draft.generation, id)?;
-    refs.set_head(draft.generation, id)?;
+    refs.add(draft.generation, id, lease)?;
+    refs.set_head(draft.generation, id, lease)?;
     Ok((id, bytes))
 }
 

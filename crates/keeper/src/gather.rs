@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 
 use watari_disk::{Disk, Sealed};
-use watari_store::{PackWriter, Regions};
+use watari_store::{Lease, PackWriter, Regions};
 use watari_types::{Boot, Delta, PAGE_SIZE, Page, PageHash, PageSet, Region, RegionKind, RegionName};
 
 use crate::history::History;
@@ -42,10 +42,10 @@ pub(crate) struct Changed {
 
 impl Gathered {
     /// Nothing yet, to be compared with what `history` last saved.
-    pub(crate) fn new(history: &History) -> Result<Gathered> {
+    pub(crate) fn new(history: &History, lease: &Lease) -> Result<Gathered> {
         Ok(Gathered {
             base: history.regions().clone(),
-            pack: history.store().new_pack()?,
+            pack: history.store().new_pack(lease)?,
             changed: BTreeMap::new(),
             buffer: vec![0; BATCH * PAGE_SIZE],
         })

@@ -124,7 +124,7 @@ impl Ground {
         // The disks and the head, which says what they descend from, change together: between these steps there
         // are no disks, and all that can be done with the machine is to restore it.
         let remains = self.revoke_disks(&history, point.id)?;
-        history.refs().set_head(point.generation, point.id)?;
+        history.refs().set_head(point.generation, point.id, &history.store().lease()?)?;
         let disks = self.create_disks(&history, remains)?;
         let server = self.serve(listener, &disks)?;
         let table = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?);

@@ -89,6 +89,7 @@ impl Node {
     ) -> Result<Ready> {
         self.ensure_free(name)?;
         let rev = &request.rev;
+        let lease = self.store.lease()?;
         let found = self.resolve(rev)?;
         let snapshot = self.store.snapshot(found.id)?;
         if !snapshot.draft.has_memory {
@@ -110,8 +111,8 @@ impl Node {
             };
             cable.map_or(Ok(()), |cable| cable.save(home))?;
             let refs = self.store.refs(id);
-            refs.add(snapshot.draft.generation, snapshot.id)?;
-            refs.set_head(snapshot.draft.generation, snapshot.id)?;
+            refs.add(snapshot.draft.generation, snapshot.id, &lease)?;
+            refs.set_head(snapshot.draft.generation, snapshot.id, &lease)?;
             Ok((file, state))
         });
         if let Err(error) = built {

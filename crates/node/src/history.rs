@@ -146,8 +146,9 @@ impl Node {
 
     /// Gives a snapshot of the machine's history a tag.
     pub(crate) fn tag(&self, name: &MachineName, request: &TagRequest) -> Result<Tagged> {
+        let lease = self.store.lease()?;
         let (generation, id) = self.in_history(name, &request.rev)?;
-        self.store.refs(self.machine(name)?.1.config.id).tag(&request.tag, id)?;
+        self.store.refs(self.machine(name)?.1.config.id).tag(&request.tag, id, &lease)?;
         Ok(Tagged { name: name.clone(), tag: request.tag.clone(), id, generation })
     }
 

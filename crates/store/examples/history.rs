@@ -90,7 +90,7 @@ fn main() {
     let (mut random, mut number, mut parent) = (Random(88_172_645_463_325_252), 0, None);
     let (mut trees, mut manifests, mut slowest) = (Vec::new(), Vec::new(), 0.0_f64);
     for generation in 1..=u64::from(snapshots) {
-        let mut pack = store.new_pack().unwrap();
+        let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
         let mut delta = Delta::new();
         for (region, pages, in_use, share) in [(&regions[0], RAM, RAM, 1), (&regions[1], DISK, DISK / 4, 3)] {
             let what = match generation {
@@ -104,7 +104,7 @@ fn main() {
             delta.insert(region.name.clone(), what.iter().map(name).collect());
         }
         pack.finish().unwrap();
-        let mut pack = store.new_pack().unwrap();
+        let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
         held = held.after(&delta, &regions);
         let begun = Instant::now();
         pack.put_trees(&mut held, &regions).unwrap();
@@ -113,7 +113,8 @@ fn main() {
             trees.push((stored, begun.elapsed().as_secs_f64() * 1e3));
         }
         let draft = draft(generation, parent, &regions);
-        let (id, bytes) = store.publish(&draft, &delta, &held, None, &key).unwrap();
+        let (id, bytes) =
+            store.publish(&draft, &delta, &mut held, None, &key, &store.lease().unwrap()).unwrap();
         manifests.push(bytes);
         parent = Some(id);
         if [1, 10].contains(&generation) || generation + 33 >= u64::from(snapshots) {

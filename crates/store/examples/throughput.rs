@@ -38,12 +38,12 @@ fn main() {
     });
 
     let store = Store::open(folder.path()).unwrap();
-    let mut pack = store.new_pack().unwrap();
+    let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
     measure("put", bytes, || {
         hashes.iter().zip(&pages).for_each(|(hash, page)| assert!(pack.put(*hash, page).unwrap()));
     });
     println!("{:?}", measure("finish", bytes, || pack.finish().unwrap()));
-    let mut again = store.new_pack().unwrap();
+    let mut again = store.new_pack(&store.lease().unwrap()).unwrap();
     measure("put what is there", bytes, || {
         hashes.iter().zip(&pages).for_each(|(hash, page)| assert!(!again.put(*hash, page).unwrap()));
     });

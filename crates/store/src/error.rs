@@ -74,6 +74,12 @@ pub enum Error {
         /// The snapshot that has it.
         existing: SnapshotId,
     },
+    /// Somebody else is collecting garbage. Nothing was changed.
+    #[error("garbage is being collected already in {}", store.display())]
+    Collecting {
+        /// The store's folder.
+        store: PathBuf,
+    },
     /// The text may not be a tag. Nothing was changed.
     #[error("{0:?} cannot be a tag: use letters, digits, '-', '_' and '.', and not digits only")]
     BadTag(String),

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use tempfile::NamedTempFile;
@@ -56,11 +56,19 @@ impl NewFile {
 
 /// Removes what processes that are gone left in `tmp`. Nothing depends on it, so it never fails.
 pub(crate) fn remove_abandoned(tmp: &Path) {
-    let Ok(entries) = fs::read_dir(tmp) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { remove_unlocked(&path) };
-        if let Err(e) = removed {
+    for path in list(tmp).unwrap_or_default() {
+        remove_if_abandoned(&path);
+    }
+}
+
+/// Removes a file, or a folder, unless the process that made it lives; whether it is gone.
+pub(crate) fn remove_if_abandoned(path: &Path) -> bool {
+    match if path.is_dir() { fs::remove_dir_all(path) } else { remove_unlocked(path) } {
+        Ok(()) => true,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+        Err(e) => {
             tracing::debug!(path = %path.display(), error = %e, "leftover stays");
+            false
         }
     }
 }
@@ -69,6 +77,28 @@ fn remove_unlocked(path: &Path) -> io::Result<()> {
     let file = File::open(path)?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     fs::remove_file(path)
+}
+
+/// Everything in a folder.
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(folder).at("list", folder)?;
+    entries.map(|entry| Ok(entry.at("list", folder)?.path())).collect()
+}
+
+/// Removes a file, unless it is gone.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.at("remove", path),
+    }
+}
+
+/// Gives a file another name, unless it is gone.
+pub(crate) fn move_to(from: &Path, to: &Path) -> Result<(), Error> {
+    match fs::rename(from, to) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        moved => moved.at("move", from),
+    }
 }
 
 /// The folder that `path` is in.
@@ -81,7 +111,11 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 
 /// Makes the names in the folder of `path` durable.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
-    let folder = folder_of(path);
+    sync_folder(folder_of(path))
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), Error> {
     File::open(folder).and_then(|folder| folder.sync_all()).at("sync", folder)
 }
 

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use watari_types::{Delta, PageHash, PageSet, PageTable, RegionDelta, RegionName, SnapshotId};
 
 use crate::compress::compressor;
 use crate::error::{At, Error};
-use crate::files::NewFile;
+use crate::files::{self, NewFile};
 use crate::key::NodeKey;
+use crate::lease::Lease;
 use crate::manifest::{self, Manifest, PackedState, Run};
 use crate::regions::Regions;
 use crate::snapshot::{Snapshot, SnapshotDraft};
@@ -20,19 +22,20 @@ impl Store {
     /// `regions` what the machine holds with that. Nobody sees the snapshot until a ref names it
     /// ([`Refs::add`](crate::Refs::add)).
     ///
-    /// Refused if a page that `delta` names is in no finished pack, if the parent is not in the store, or if
+    /// Refused if a page that `delta` names is in no finished pack that stays while the lease lives, if the parent is not in the store, or if
     /// the parts contradict each other: what can be reached is always whole.
     pub fn publish(
         &self,
         draft: &SnapshotDraft,
         delta: &Delta,
-        regions: &Regions,
+        regions: &mut Regions,
         device_state: Option<&[u8]>,
         key: &NodeKey,
+        lease: &Lease,
     ) -> Result<(SnapshotId, u64), Error> {
-        self.check_pages(delta)?;
+        self.check_pages(delta, lease)?;
         if let Some(parent) = draft.parent {
-            self.check_snapshot(parent)?;
+            self.check_snapshot(parent, lease)?;
         }
         let roots = regions.roots(&draft.regions).map_err(Error::BadDraft)?;
         let packed = device_state.map(|state| self.pack_state(state)).transpose()?;
@@ -40,11 +43,13 @@ impl Store {
         let file = NewFile::create(&self.layout().tmp())?;
         file.write_at(&bytes, 0)?;
         file.publish(&self.layout().snapshot(id))?;
+        regions.published(id);
         Ok((id, bytes.len() as u64))
     }
 
-    fn check_pages(&self, delta: &Delta) -> Result<(), Error> {
-        let missing = || delta.values().flat_map(RegionDelta::iter).find(|(_, page)| !self.contains(page));
+    fn check_pages(&self, delta: &Delta, lease: &Lease) -> Result<(), Error> {
+        let missing =
+            || delta.values().flat_map(RegionDelta::iter).find(|(_, page)| !self.keeps(page, lease));
         if missing().is_none() {
             return Ok(());
         }
@@ -61,7 +66,7 @@ impl Store {
 
     /// What a snapshot says about itself. Reads only the head of its manifest.
     pub fn snapshot(&self, id: SnapshotId) -> Result<Snapshot, Error> {
-        Manifest::read_header(&self.layout().snapshot(id), id).map_err(|e| self.or_missing(e, id))
+        self.read_manifest(id, |path| Manifest::read_header(path, id))
     }
 
     /// The snapshot's device state, if it has one.
@@ -81,7 +86,8 @@ impl Store {
             if self.has_trees(&snapshot) {
                 match self.read_trees(&snapshot) {
                     Ok(trees) => {
-                        found = Regions { tables: trees.clone(), trees, ..found };
+                        let trees_of = Some(snapshot.id);
+                        found = Regions { tables: trees.clone(), trees, trees_of, ..found };
                         break;
                     }
                     Err(error) => {
@@ -118,14 +124,21 @@ impl Store {
     }
 
     /// The pages of each region that may not be the same in two snapshots: what changed in either since the newest
-    /// one that both descend from. Takes time in proportion to those changes, however long the history before.
+    /// one that both descend from. Takes time in proportion to those changes, however long the history before; where that
+    /// is not kept as far, in proportion to what they hold.
     pub fn changed_between(
         &self,
         one: SnapshotId,
         other: SnapshotId,
     ) -> Result<BTreeMap<RegionName, PageSet>, Error> {
         let mut changed: BTreeMap<RegionName, PageSet> = BTreeMap::new();
-        for id in self.apart(one, other)? {
+        let apart = match self.apart(one, other) {
+            Err(Error::MissingSnapshot { snapshot, .. }) if ![one, other].contains(&snapshot) => {
+                return Ok(self.regions(one)?.differing(&self.regions(other)?));
+            }
+            apart => apart?,
+        };
+        for id in apart {
             let manifest = self.manifest(id)?;
             for (name, runs) in manifest.deltas()? {
                 let pages = changed.entry(name.clone()).or_default();
@@ -175,12 +188,33 @@ impl Store {
 
     /// Reads a manifest and checks it against its id.
     pub(crate) fn manifest(&self, id: SnapshotId) -> Result<Manifest, Error> {
-        Manifest::read(&self.layout().snapshot(id), id).map_err(|e| self.or_missing(e, id))
+        self.read_manifest(id, |path| Manifest::read(path, id))
     }
 
-    /// Fails unless the snapshot's manifest is there.
-    pub(crate) fn check_snapshot(&self, id: SnapshotId) -> Result<(), Error> {
-        let path = self.layout().snapshot(id);
+    /// Reads a manifest where it is, condemned or not.
+    fn read_manifest<T>(&self, id: SnapshotId, read: impl Fn(&Path) -> Result<T, Error>) -> Result<T, Error> {
+        let layout = self.layout();
+        // It may be put aside or brought back between two looks.
+        for path in [layout.snapshot(id), layout.condemned_snapshot(id), layout.snapshot(id)] {
+            match read(&path) {
+                Err(e) if e.is_gone() => {}
+                done => return done,
+            }
+        }
+        Err(self.missing_snapshot(id))
+    }
+
+    /// Fails unless the snapshot's manifest is there, and stays for as long as the lease lives. If it was put aside since
+    /// the lease began it is brought back: it is about to be named, and those who come later need to find it too.
+    pub(crate) fn check_snapshot(&self, id: SnapshotId, lease: &Lease) -> Result<(), Error> {
+        let layout = self.layout();
+        let path = layout.snapshot(id);
+        match fs::metadata(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && lease.saves(id) => {
+                files::move_to(&layout.condemned_snapshot(id), &path)?;
+            }
+            _ => {}
+        }
         match fs::metadata(&path) {
             Ok(_) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(self.missing_snapshot(id)),
@@ -188,13 +222,15 @@ impl Store {
         }
     }
 
-    fn or_missing(&self, error: Error, id: SnapshotId) -> Error {
-        if error.is_gone() { self.missing_snapshot(id) } else { error }
-    }
-
     fn missing_snapshot(&self, snapshot: SnapshotId) -> Error {
         Error::MissingSnapshot { snapshot, store: self.layout().root.clone() }
     }
+}
+
+/// The manifests in a folder.
+pub(crate) fn manifests_in(folder: &Path) -> Result<Vec<(SnapshotId, PathBuf)>, Error> {
+    let id = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".snap")?.parse().ok();
+    Ok(files::list(folder)?.into_iter().filter_map(|path| Some((id(&path)?, path))).collect())
 }
 
 /// Runs page by page, as changes of `table`: zero pages that become zero again are left out, so it takes time in proportion

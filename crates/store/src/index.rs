@@ -1,5 +1,6 @@
 //! In which pack a page is.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -19,6 +20,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The how manieth page of the pack.
+    pub(crate) fn position(&self) -> u32 {
+        self.pack.frames()[self.frame as usize].first_page + self.slot
+    }
+
     /// Whether the page's bytes are there, and not only how it differs from another.
     pub(crate) fn is_whole(&self) -> bool {
         self.pack.frames()[self.frame as usize].kind == Kind::Pages
@@ -30,6 +36,7 @@ impl Place {
 #[derive(Default)]
 pub(crate) struct PageIndex {
     packs: Vec<Arc<Pack>>,
+    ids: HashSet<PackId>,
     entries: HashTable<Entry32>,
 }
 
@@ -47,23 +54,27 @@ pub(crate) fn short_hash(page: &PageHash) -> u64 {
 
 impl PageIndex {
     /// Adds a pack unless it is there. Its copy of a page wins over that of packs added before, except that a
-    /// change never wins over the page itself: what others are changes of must be found whole.
+    /// change never wins over the page itself (what others are changes of must be found whole), nor otherwise what is
+    /// condemned over what is not.
     pub(crate) fn insert(&mut self, pack: Arc<Pack>) {
-        if self.has(pack.id) {
+        if !self.ids.insert(pack.id) {
             return;
         }
         let number = self.packs.len() as u32;
         self.packs.push(pack);
         let packs = &self.packs;
         let hash_of = |e: &Entry32| &packs[e.pack as usize].pages()[e.position as usize];
-        let is_whole = |e: &Entry32| packs[e.pack as usize].is_whole(e.position);
+        let rank = |e: &Entry32| {
+            let pack = &packs[e.pack as usize];
+            (pack.is_whole(e.position), !pack.is_condemned)
+        };
         let pages = packs[number as usize].pages();
         self.entries.reserve(pages.len(), |e| short_hash(hash_of(e)));
         for (position, page) in (0..).zip(pages) {
             let entry = Entry32 { pack: number, position };
             match self.entries.entry(short_hash(page), |e| hash_of(e) == page, |e| short_hash(hash_of(e))) {
                 Entry::Occupied(mut known) => {
-                    if is_whole(&entry) || !is_whole(known.get()) {
+                    if rank(&entry) >= rank(known.get()) {
                         *known.get_mut() = entry;
                     }
                 }
@@ -78,6 +89,7 @@ impl PageIndex {
     pub(crate) fn retain(&mut self, keep: impl Fn(&Pack) -> bool) {
         let packs = std::mem::take(&mut self.packs);
         self.entries.clear();
+        self.ids.clear();
         for pack in packs.into_iter().filter(|pack| keep(pack)) {
             self.insert(pack);
         }
@@ -100,7 +112,7 @@ impl PageIndex {
     }
 
     pub(crate) fn has(&self, pack: PackId) -> bool {
-        self.packs.iter().any(|known| known.id == pack)
+        self.ids.contains(&pack)
     }
 
     pub(crate) fn packs(&self) -> &[Arc<Pack>] {

@@ -26,10 +26,18 @@ impl Layout {
             fs::create_dir_all(folder_of(root)).at("create", root)?;
             ensure_dir(root)?;
         }
-        for folder in [layout.packs(), layout.snapshots(), layout.all_refs(), layout.tmp()] {
+        for folder in [
+            layout.packs(),
+            layout.snapshots(),
+            layout.condemned(),
+            layout.all_refs(),
+            layout.leases(),
+            layout.tmp(),
+        ] {
             ensure_dir(&folder)?;
         }
         remove_abandoned(&layout.tmp());
+        remove_abandoned(&layout.leases());
         layout.check_version()?;
         Ok(layout)
     }
@@ -63,7 +71,30 @@ impl Layout {
         self.packs().join(format!("{id}.pack"))
     }
 
-    fn snapshots(&self) -> PathBuf {
+    /// What nothing was seen to need, and what is removed once no lease may need it.
+    pub(crate) fn condemned(&self) -> PathBuf {
+        self.root.join("condemned")
+    }
+
+    pub(crate) fn condemned_pack(&self, id: PackId) -> PathBuf {
+        self.condemned().join(format!("{id}.pack"))
+    }
+
+    pub(crate) fn condemned_snapshot(&self, id: SnapshotId) -> PathBuf {
+        self.condemned().join(format!("{id}.snap"))
+    }
+
+    /// Who is writing.
+    pub(crate) fn leases(&self) -> PathBuf {
+        self.root.join("leases")
+    }
+
+    /// Locked by who collects garbage.
+    pub(crate) fn collector(&self) -> PathBuf {
+        self.root.join("collector")
+    }
+
+    pub(crate) fn snapshots(&self) -> PathBuf {
         self.root.join("snapshots")
     }
 

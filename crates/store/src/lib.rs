@@ -20,6 +20,7 @@
 //! costs space only); that a signature comes from a node anyone trusts, which is for the caller to decide.
 
 mod bytes;
+mod collect;
 mod compress;
 mod error;
 mod files;
@@ -28,6 +29,7 @@ mod history;
 mod index;
 mod key;
 mod layout;
+mod lease;
 mod manifest;
 mod pack;
 mod read_pages;
@@ -39,8 +41,10 @@ mod store;
 mod trees;
 mod verify;
 
+pub use collect::{Collected, Collecting};
 pub use error::Error;
 pub use key::NodeKey;
+pub use lease::Lease;
 pub use pack::{PackStats, PackWriter};
 pub use refs::{Head, Refs, Survey};
 pub use regions::Regions;

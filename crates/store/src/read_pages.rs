@@ -55,7 +55,9 @@ impl Store {
             let Place { pack, frame, .. } = &wanted[0].place;
             match decoder.check(pack, *frame) {
                 Err(e) if e.is_gone() => self.hand_out_singly(wanted, &|_, _| Ok(())),
-                checked => checked.map(|names| bases.lock().extend(names.iter().map(|name| PageHash(*name)))),
+                checked => {
+                    checked.map(|(_, names)| bases.lock().extend(names.iter().map(|name| PageHash(*name))))
+                }
             }
         })?;
         let bases = (0..).zip(bases.into_inner());

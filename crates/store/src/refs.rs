@@ -9,7 +9,8 @@ use serde::Serialize;
 use watari_types::{Generation, MachineId, RevTarget, SnapshotId};
 
 use crate::error::{At, Error};
-use crate::files::{NewFile, ensure_dir, sync_parent};
+use crate::files::{self, NewFile, ensure_dir, sync_parent};
+use crate::lease::Lease;
 use crate::store::Store;
 
 /// Shortest beginning of a snapshot's id that is looked up.
@@ -37,7 +38,8 @@ pub struct Survey {
     pub damaged: Vec<Error>,
 }
 
-/// The refs of one machine. Every change is durable when it returns, and seen whole or not at all.
+/// The refs of one machine. Every change is durable when it returns, and seen whole or not at all. Who makes a ref has a
+/// lease from before it looked at the snapshot, so that this is not being removed.
 #[derive(Clone)]
 pub struct Refs {
     store: Store,
@@ -64,6 +66,26 @@ impl Store {
         }
         machines.sort_unstable();
         Ok(machines)
+    }
+
+    /// All machines of which there is a folder.
+    pub(crate) fn machines_with_refs(&self) -> Result<Vec<MachineId>, Error> {
+        let names = names_in(&self.layout().all_refs())?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Makes durable what refs there are: what is not there any more does not come back.
+    pub(crate) fn sync_refs(&self) -> Result<(), Error> {
+        for machine in self.machines_with_refs()? {
+            let folder = self.layout().refs(machine);
+            for folder in [folder.join("snapshots"), folder.join("tags"), folder] {
+                match files::sync_folder(&folder) {
+                    Err(e) if e.is_gone() => {}
+                    synced => synced?,
+                }
+            }
+        }
+        files::sync_folder(&self.layout().all_refs())
     }
 
     /// The snapshots whose id begins with `id_prefix`, with the machines whose generation they are. None if it
@@ -108,16 +130,16 @@ impl Refs {
     }
 
     /// Says which snapshot the machine's present state descends from.
-    pub fn set_head(&self, generation: Generation, id: SnapshotId) -> Result<(), Error> {
-        self.store.check_snapshot(id)?;
+    pub fn set_head(&self, generation: Generation, id: SnapshotId, lease: &Lease) -> Result<(), Error> {
+        self.store.check_snapshot(id, lease)?;
         ensure_dir(&self.folder)?;
         self.write_line(&format!("{generation} {id}"))?.publish(&self.head_path())
     }
 
     /// Adds a snapshot to the machine's history: it exists from this moment on. Adding it again changes
     /// nothing; another snapshot of the same generation is refused.
-    pub fn add(&self, generation: Generation, id: SnapshotId) -> Result<(), Error> {
-        self.store.check_snapshot(id)?;
+    pub fn add(&self, generation: Generation, id: SnapshotId, lease: &Lease) -> Result<(), Error> {
+        self.store.check_snapshot(id, lease)?;
         ensure_dir(&self.folder)?;
         ensure_dir(&self.folder.join("snapshots"))?;
         let path = self.generation_path(generation);
@@ -131,6 +153,12 @@ impl Refs {
             // Whoever wrote it may not have synced its name yet.
             _ => sync_parent(&path),
         }
+    }
+
+    /// Takes a snapshot out of the machine's history; which one it was. It exists no more unless another ref names it.
+    pub fn remove(&self, generation: Generation) -> Result<Option<SnapshotId>, Error> {
+        let Some(id) = self.get(generation)? else { return Ok(None) };
+        Ok(remove_ref(&self.generation_path(generation))?.then_some(id))
     }
 
     /// The snapshot of that generation.
@@ -168,11 +196,11 @@ impl Refs {
     }
 
     /// Gives a snapshot a tag, taking it from the one that had it.
-    pub fn tag(&self, tag: &str, id: SnapshotId) -> Result<(), Error> {
+    pub fn tag(&self, tag: &str, id: SnapshotId, lease: &Lease) -> Result<(), Error> {
         if !RevTarget::is_tag(tag) {
             return Err(Error::BadTag(tag.chars().take(80).collect()));
         }
-        self.store.check_snapshot(id)?;
+        self.store.check_snapshot(id, lease)?;
         ensure_dir(&self.folder)?;
         ensure_dir(&self.folder.join("tags"))?;
         self.write_line(&id.to_string())?.publish(&self.folder.join("tags").join(tag))
@@ -181,13 +209,7 @@ impl Refs {
     /// Takes a tag away; the snapshot that had it. The snapshot itself stays.
     pub fn untag(&self, tag: &str) -> Result<Option<SnapshotId>, Error> {
         let Some(id) = self.tagged(tag)? else { return Ok(None) };
-        let path = self.folder.join("tags").join(tag);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            removed => removed.at("remove", &path)?,
-        }
-        sync_parent(&path)?;
-        Ok(Some(id))
+        Ok(remove_ref(&self.folder.join("tags").join(tag))?.then_some(id))
     }
 
     /// The snapshot that has the tag.
@@ -259,6 +281,15 @@ impl Refs {
         file.write_at(format!("{text} {}\n", check_of(text)).as_bytes(), 0)?;
         Ok(file)
     }
+}
+
+/// Removes a ref for good; whether it was there.
+fn remove_ref(path: &Path) -> Result<bool, Error> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        removed => removed.at("remove", path)?,
+    }
+    sync_parent(path).map(|()| true)
 }
 
 /// What a ref ends with, so that a flipped bit in it is noticed.

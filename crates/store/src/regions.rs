@@ -4,9 +4,9 @@
 //! put into packs beside it, nodes that are there already left out. So reading a snapshot means reading the trees of the
 //! nearest one that has them and laying a few lists over them, however long the history is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use watari_types::{Delta, PageHash, PageTable, Region, RegionName};
+use watari_types::{Delta, PageHash, PageSet, PageTable, Region, RegionName, SnapshotId};
 
 use crate::snapshot::Snapshot;
 
@@ -20,8 +20,10 @@ const LARGEST_PART: u64 = 8;
 #[derive(Clone, Default)]
 pub struct Regions {
     pub(crate) tables: BTreeMap<RegionName, PageTable>,
-    /// The same at the nearest snapshot whose trees are in the store.
+    /// The same at the nearest snapshot whose trees are in the store,
     pub(crate) trees: BTreeMap<RegionName, PageTable>,
+    /// which is this one, or one that is not published yet.
+    pub(crate) trees_of: Option<SnapshotId>,
     pub(crate) distance: Distance,
 }
 
@@ -43,6 +45,18 @@ impl Regions {
     /// What each region holds, page by page.
     pub fn tables(&self) -> &BTreeMap<RegionName, PageTable> {
         &self.tables
+    }
+
+    /// The pages of each region that are not the same in both.
+    pub fn differing(&self, other: &Regions) -> BTreeMap<RegionName, PageSet> {
+        let nothing = PageTable::new();
+        let names: BTreeSet<&RegionName> = self.tables.keys().chain(other.tables.keys()).collect();
+        let one = |name: &RegionName| {
+            let [one, other] =
+                [&self.tables, &other.tables].map(|tables| tables.get(name).unwrap_or(&nothing));
+            (name.clone(), one.differing(other))
+        };
+        names.into_iter().map(one).collect()
     }
 
     /// What they hold after these changes, of a machine that has these regions then. Of one that became smaller the rest
@@ -67,9 +81,17 @@ impl Regions {
         self.distance.lists > MOST_LISTS || self.distance.pages > pages / LARGEST_PART
     }
 
+    /// To be told once they are published as this snapshot.
+    pub(crate) fn published(&mut self, id: SnapshotId) {
+        if self.distance == Distance::default() {
+            self.trees_of = Some(id);
+        }
+    }
+
     /// To be told once the trees are in a pack.
     pub(crate) fn written(&mut self) {
         self.trees = self.tables.clone();
+        self.trees_of = None;
         self.distance = Distance::default();
     }
 

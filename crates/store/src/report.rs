@@ -9,7 +9,7 @@ impl Error {
     pub fn report(&self) -> ErrorReport {
         let (kind, hint) = match self {
             Error::NoSpace { .. } => {
-                (ErrorKind::NoSpace, "free some space on that file system and try again")
+                (ErrorKind::NoSpace, "free some space on that file system (`watari gc` may) and try again")
             }
             Error::ReadOnly { .. } => (ErrorKind::Io, "make that file system writable and try again"),
             Error::Damaged { .. } | Error::MissingPage { .. } => {
@@ -21,11 +21,13 @@ impl Error {
             Error::MissingSnapshot { .. } => {
                 (ErrorKind::BadRevision, "`watari log NAME` lists what there is")
             }
+            Error::Collecting { .. } => (ErrorKind::WrongState, "try again when that is done"),
             Error::BadTag(_) => (ErrorKind::BadRequest, ""),
             Error::Sink { source, .. } | Error::Io { source, .. } => match source.kind() {
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                    (ErrorKind::NoSpace, "free some space on that file system and try again")
-                }
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => (
+                    ErrorKind::NoSpace,
+                    "free some space on that file system (`watari gc` may) and try again",
+                ),
                 _ => (ErrorKind::Io, ""),
             },
             Error::GenerationTaken { .. } | Error::BadDraft(_) => (ErrorKind::Internal, ""),

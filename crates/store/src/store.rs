@@ -1,18 +1,22 @@
 //! The store as a whole: which packs there are, and pages by name.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use watari_types::{PAGE_SIZE, Page, PageHash};
 
-use crate::error::{At, Error};
+use crate::error::Error;
+use crate::files;
 use crate::frames::FrameCache;
 use crate::index::{PageIndex, Place};
 use crate::layout::Layout;
+use crate::lease::Lease;
 use crate::pack::{Pack, PackId, PackWriter, add, broken};
+
+/// A page may be in another pack by the time it is read, and by the time it is read there.
+const MOST_MOVES: usize = 3;
 
 /// An open store. Cheap to clone; all clones share one index and one cache. Any number of processes may have
 /// the same folder open.
@@ -49,10 +53,15 @@ impl Store {
         let on_disk = self.packs_on_disk()?;
         let (new, gone) = {
             let index = self.0.index.read();
-            let new: Vec<PackId> = on_disk.iter().filter(|id| !index.has(**id)).copied().collect();
-            // A pack that another thread has just finished may be newer than the listing.
-            let gone = index.packs().iter().filter(|pack| !on_disk.contains(&pack.id) && !pack.path.exists());
-            (new, gone.map(|pack| pack.id).collect::<BTreeSet<_>>())
+            let is_gone = |pack: &&Arc<Pack>| match on_disk.get(&pack.id) {
+                Some(is_condemned) => *is_condemned != pack.is_condemned,
+                // A pack that another thread has just finished may be newer than the listing.
+                None => !pack.path.exists(),
+            };
+            let gone: HashSet<PackId> = index.packs().iter().filter(is_gone).map(|pack| pack.id).collect();
+            let is_new = |id: &PackId| !index.has(*id) || gone.contains(id);
+            let new: Vec<(PackId, bool)> = on_disk.into_iter().filter(|(id, _)| is_new(id)).collect();
+            (new, gone)
         };
         let opened = self.open_packs(new)?;
         let mut index = self.0.index.write();
@@ -63,22 +72,33 @@ impl Store {
         Ok(())
     }
 
-    fn packs_on_disk(&self) -> Result<BTreeSet<PackId>, Error> {
-        let folder = self.0.layout.packs();
-        let mut ids = BTreeSet::new();
-        for entry in fs::read_dir(&folder).at("list", &folder)? {
-            let name = entry.at("list", &folder)?.file_name();
-            let id = name.to_str().and_then(|name| name.strip_suffix(".pack")).and_then(PackId::parse);
-            ids.extend(id);
+    /// All packs, each with whether it is condemned.
+    fn packs_on_disk(&self) -> Result<BTreeMap<PackId, bool>, Error> {
+        let layout = &self.0.layout;
+        let mut found = BTreeMap::new();
+        // Twice, so that none is missed that is put aside or brought back just now.
+        for (folder, is_condemned) in
+            [(layout.packs(), false), (layout.condemned(), true), (layout.packs(), false)]
+        {
+            for path in files::list(&folder)? {
+                let name = path.file_name().and_then(|name| name.to_str());
+                let id = name.and_then(|name| name.strip_suffix(".pack")).and_then(PackId::parse);
+                if let Some(id) = id {
+                    let known = found.entry(id).or_insert(is_condemned);
+                    *known = *known && is_condemned;
+                }
+            }
         }
-        Ok(ids)
+        Ok(found)
     }
 
-    fn open_packs(&self, ids: Vec<PackId>) -> Result<Vec<Arc<Pack>>, Error> {
+    fn open_packs(&self, ids: Vec<(PackId, bool)>) -> Result<Vec<Arc<Pack>>, Error> {
         let mut packs = Vec::with_capacity(ids.len());
         let mut unreadable = BTreeSet::new();
-        for id in ids {
-            match Pack::open(&self.0.layout.pack(id), id) {
+        for (id, is_condemned) in ids {
+            let layout = &self.0.layout;
+            let path = if is_condemned { layout.condemned_pack(id) } else { layout.pack(id) };
+            match Pack::open(&path, id, is_condemned) {
                 Ok(pack) => packs.push(Arc::new(pack)),
                 Err(e @ (Error::Damaged { .. } | Error::NewerFormat { .. })) => {
                     if !self.0.unreadable.lock().contains(&id) {
@@ -92,6 +112,11 @@ impl Store {
         }
         *self.0.unreadable.lock() = unreadable;
         Ok(packs)
+    }
+
+    /// Whether the store holds the page for as long as the lease lives. Always true for the zero page.
+    pub(crate) fn keeps(&self, page: &PageHash, lease: &Lease) -> bool {
+        page.is_zero_page() || self.find(page).is_some_and(|place| lease.covers(&place))
     }
 
     /// Whether the store is known to hold the page. Always true for the zero page. Does not look for packs
@@ -108,13 +133,15 @@ impl Store {
             into.fill(0);
             return Ok(());
         }
-        if let Some(place) = self.find(page) {
-            match self.read_at(&place, into) {
-                Err(e) if e.is_gone() => {}
-                done => return done,
+        for _ in 0..MOST_MOVES {
+            if let Some(place) = self.find(page) {
+                match self.read_at(&place, into) {
+                    Err(e) if e.is_gone() => {}
+                    done => return done,
+                }
             }
+            self.refresh()?;
         }
-        self.refresh()?;
         let place = self.find(page).ok_or_else(|| self.missing(page))?;
         self.read_at(&place, into)
     }
@@ -145,7 +172,7 @@ impl Store {
     }
 
     /// Where a page is with its bytes. Looks for new packs once.
-    fn find_whole(&self, page: &PageHash) -> Result<Option<Place>, Error> {
+    pub(crate) fn find_whole(&self, page: &PageHash) -> Result<Option<Place>, Error> {
         let find = || self.find(page).filter(Place::is_whole);
         match find() {
             None => self.refresh().map(|()| find()),
@@ -155,24 +182,28 @@ impl Store {
 
     /// The page that a change of `page` is best stored as a change of, with its content: `page` itself, or if that
     /// is only there as a change, what it is a change of. So a page is never more than one step from its bytes.
-    /// `None` if neither can be read, or the page is zero.
-    pub(crate) fn base_for(&self, page: &PageHash) -> Option<(PageHash, Page)> {
+    /// `None` if neither can be read or will stay, or the page is zero.
+    pub(crate) fn base_for(&self, page: &PageHash, lease: &Lease) -> Option<(PageHash, Page)> {
         let mut content = [0; PAGE_SIZE];
-        let place = self.find(page)?;
+        let place = self.find(page).filter(|place| lease.covers(place))?;
         match self.0.frames.read(&place, &mut content).ok()? {
             None => Some((*page, content)),
             Some(base) => {
-                let place = self.find(&base).filter(Place::is_whole)?;
+                let place = self.find(&base).filter(|place| place.is_whole() && lease.covers(place))?;
                 self.0.frames.read(&place, &mut content).ok()?;
                 Some((base, content))
             }
         }
     }
 
-    /// Begins a new pack. Pages that are in the store by now, whoever put them there, will not be written again.
-    pub fn new_pack(&self) -> Result<PackWriter, Error> {
-        self.refresh()?;
-        PackWriter::create(self.clone())
+    /// Begins a new pack. Pages that the lease covers will not be written again.
+    pub fn new_pack(&self, lease: &Lease) -> Result<PackWriter, Error> {
+        PackWriter::create(self.clone(), lease.clone())
+    }
+
+    /// The folder it is in.
+    pub fn folder(&self) -> &Path {
+        &self.0.layout.root
     }
 
     /// How many bytes the store occupies on its disk.
@@ -189,17 +220,27 @@ impl Store {
     }
 
     pub(crate) fn add_pack(&self, pack: Pack) {
-        self.0.index.write().insert(Arc::new(pack));
+        let mut index = self.0.index.write();
+        // One of the same content may be on its way out.
+        if index.packs().iter().any(|known| known.id == pack.id && known.is_condemned) {
+            index.retain(|known| known.id != pack.id);
+        }
+        index.insert(Arc::new(pack));
     }
 
     pub(crate) fn packs(&self) -> Vec<Arc<Pack>> {
         self.0.index.read().packs().to_vec()
     }
 
+    /// Whether the pack is there and its index cannot be read.
+    pub(crate) fn is_unreadable(&self, id: PackId) -> bool {
+        self.0.unreadable.lock().contains(&id)
+    }
+
     /// What is wrong with each pack whose index cannot be read.
     pub(crate) fn unreadable_packs(&self) -> Vec<Error> {
         let ids = self.0.unreadable.lock().clone();
-        ids.into_iter().filter_map(|id| Pack::open(&self.0.layout.pack(id), id).err()).collect()
+        ids.into_iter().filter_map(|id| Pack::open(&self.0.layout.pack(id), id, false).err()).collect()
     }
 
     /// Why the page cannot be found: a damaged pack that may hold it is the better explanation.

@@ -146,14 +146,14 @@ impl Walk<'_> {
             self.damaged.push(Damage::new(&path, &e));
         }
         let snapshot = manifest.snapshot();
-        self.trees(&snapshot, &path);
-        snapshot.draft.parent.map(|parent| (parent, path))
+        // With its trees it needs no other.
+        if self.trees(&snapshot, &path) { None } else { snapshot.draft.parent.map(|parent| (parent, path)) }
     }
 
-    /// Checks that the trees of a snapshot that has any are whole.
-    fn trees(&mut self, snapshot: &Snapshot, path: &Path) {
+    /// Checks that the trees of a snapshot are whole; whether it has any.
+    fn trees(&mut self, snapshot: &Snapshot, path: &Path) -> bool {
         if !self.store.has_trees(snapshot) {
-            return;
+            return false;
         }
         for region in &snapshot.draft.regions {
             let root = snapshot.roots.get(&region.name).copied().unwrap_or(PageHash::ZERO_PAGE);
@@ -162,6 +162,7 @@ impl Walk<'_> {
                 self.damaged.push(Damage { path: path.to_owned(), what });
             }
         }
+        true
     }
 
     /// Looks once at everything below a name that is so many levels above the pages of its region. What is wrong there.
@@ -256,8 +257,7 @@ impl<'a> FrameCheck<'a> {
 
     /// Checks that a frame is what was written, and holds the pages the index says.
     fn frame(&self, decoder: &mut Decoder, pack: &Arc<Pack>, number: u32) -> Result<(), Error> {
-        decoder.check(pack, number)?;
-        let content = decoder.decode(pack, number)?;
+        let content = decoder.decode_checked(pack, number)?;
         let frame = &pack.frames()[number as usize];
         let mut page = [0; PAGE_SIZE];
         for (slot, name) in (0..).zip(pack.pages_of(frame)) {

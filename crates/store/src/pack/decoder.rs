@@ -50,6 +50,11 @@ impl Decoder {
     /// What a frame holds. Relies on the frame's checksum: the pages are not hashed.
     pub(crate) fn decode(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<Decoded<'_>, Error> {
         self.fetch(pack, frame)?;
+        self.decompress(pack, frame)
+    }
+
+    /// What the frame holds that was fetched.
+    fn decompress(&mut self, pack: &Pack, frame: u32) -> Result<Decoded<'_>, Error> {
         let frame = &pack.frames()[frame as usize];
         let (names, compressed) = self.stored.split_at(frame.names_bytes());
         self.pages.clear();
@@ -64,14 +69,20 @@ impl Decoder {
         Ok(Decoded { pages: &self.pages, bases: names.as_chunks().0 })
     }
 
-    /// Checks that a frame is, bit by bit, what was written. The names of the pages it needs besides.
-    pub(crate) fn check(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<&[[u8; 32]], Error> {
+    /// Checks that a frame is, bit by bit, what was written. Its bytes, and the names of the pages it needs besides.
+    pub(crate) fn check(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<(&[u8], &[[u8; 32]]), Error> {
         self.fetch(pack, frame)?;
         let frame = &pack.frames()[frame as usize];
         if *blake3::hash(&self.stored).as_bytes() == frame.hash {
-            return Ok(self.stored[..frame.names_bytes()].as_chunks().0);
+            return Ok((&self.stored, self.stored[..frame.names_bytes()].as_chunks().0));
         }
         Err(broken(pack, frame, "is not the one that was written"))
+    }
+
+    /// What a frame holds, if it is, bit by bit, what was written.
+    pub(crate) fn decode_checked(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<Decoded<'_>, Error> {
+        self.check(pack, frame)?;
+        self.decompress(pack, frame)
     }
 
     /// Lets go of the file, so that it does not occupy the disk once it is removed.

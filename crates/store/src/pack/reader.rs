@@ -13,12 +13,14 @@ use crate::files;
 pub(crate) struct Pack {
     pub(crate) id: PackId,
     pub(crate) path: PathBuf,
+    /// Whether it is to go away.
+    pub(crate) is_condemned: bool,
     index: Index,
 }
 
 impl Pack {
     /// Reads the index of the pack at `path` and checks everything but its frames.
-    pub(crate) fn open(path: &Path, id: PackId) -> Result<Pack, Error> {
+    pub(crate) fn open(path: &Path, id: PackId, is_condemned: bool) -> Result<Pack, Error> {
         let (file, bytes) = files::open(path)?;
         if bytes < MIN_BYTES {
             return Err(Error::damaged(path, format!("it has {bytes} bytes, too few for a pack")));
@@ -31,12 +33,12 @@ impl Pack {
             return Err(Error::damaged(path, "its index is not the one it is named after"));
         }
         let index = Index::decode(&index, footer.index_offset).map_err(|defect| defect.of(path))?;
-        Ok(Pack::new(path, id, index))
+        Ok(Pack { is_condemned, ..Pack::new(path, id, index) })
     }
 
     /// A pack whose index is known already.
     pub(super) fn new(path: &Path, id: PackId, index: Index) -> Pack {
-        Pack { id, path: path.to_owned(), index }
+        Pack { id, path: path.to_owned(), is_condemned: false, index }
     }
 
     /// The hashes of all pages, by position.

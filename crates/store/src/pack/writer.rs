@@ -1,7 +1,5 @@
 //! Pages on their way into a new pack.
 
-use std::collections::BTreeMap;
-
 use hashbrown::HashTable;
 use watari_types::{NewNode, PAGE_SIZE, Page, PageHash, PageTable, Region};
 use zstd::bulk::Compressor;
@@ -13,6 +11,7 @@ use crate::compress::compressor;
 use crate::error::{At, Error};
 use crate::files::NewFile;
 use crate::index::short_hash;
+use crate::lease::Lease;
 use crate::regions::Regions;
 use crate::store::Store;
 
@@ -40,6 +39,7 @@ pub struct PackStats {
 /// [`PackWriter::finish`], it leaves nothing behind.
 pub struct PackWriter {
     store: Store,
+    lease: Lease,
     file: NewFile,
     zstd: Compressor<'static>,
     index: Index,
@@ -68,12 +68,13 @@ impl OpenFrame {
 }
 
 impl PackWriter {
-    pub(crate) fn create(store: Store) -> Result<PackWriter, Error> {
+    pub(crate) fn create(store: Store, lease: Lease) -> Result<PackWriter, Error> {
         let file = NewFile::create(&store.layout().tmp())?;
         file.write_at(&format::header(), 0)?;
         let zstd = compressor().at("start compressing for", &store.layout().root)?;
         Ok(PackWriter {
             store,
+            lease,
             file,
             zstd,
             index: Index::default(),
@@ -113,18 +114,51 @@ impl PackWriter {
     /// Adds the trees of the regions, if enough has changed since they were last written ([`Store::regions`] then has less
     /// to lay over each other). Their nodes lie in frames of their own.
     pub fn put_trees(&mut self, regions: &mut Regions, sizes: &[Region]) -> Result<(), Error> {
-        if !regions.want_trees() {
-            return Ok(());
-        }
+        if regions.want_trees() { self.put_trees_now(regions, sizes) } else { Ok(()) }
+    }
+
+    /// Adds the trees of the regions.
+    pub(crate) fn put_trees_now(&mut self, regions: &mut Regions, sizes: &[Region]) -> Result<(), Error> {
         self.write_open_frames()?;
         let nothing = PageTable::new();
+        // Of trees whose snapshot is gone, nodes may be gone too.
+        let layout = self.store.layout();
+        let has_trees = regions.trees_of.is_some_and(|id| layout.snapshot(id).exists());
         for region in sizes {
-            let table = |of: &BTreeMap<_, PageTable>| of.get(&region.name).unwrap_or(&nothing).clone();
-            for node in table(&regions.tables).new_nodes(&table(&regions.trees), region.pages()) {
+            let table = regions.tables.get(&region.name).unwrap_or(&nothing).clone();
+            let trees = regions.trees.get(&region.name).filter(|_| has_trees).unwrap_or(&nothing).clone();
+            for node in table.new_nodes(&trees, region.pages()) {
                 self.put_node(&node)?;
             }
         }
         regions.written();
+        Ok(())
+    }
+
+    /// Adds a page, or a change, that is in another pack, as it is there.
+    pub(crate) fn put_copy(
+        &mut self,
+        hash: PageHash,
+        content: &Page,
+        base: Option<PageHash>,
+    ) -> Result<(), Error> {
+        if self.is_put(&hash) { Ok(()) } else { self.add(hash, content, base) }
+    }
+
+    /// Adds a whole frame of another pack, as it is stored there.
+    pub(crate) fn put_frame(
+        &mut self,
+        frame: &Frame,
+        names: &[PageHash],
+        stored: &[u8],
+    ) -> Result<(), Error> {
+        let offset = self.index.end_of_frames();
+        self.file.write_at(stored, offset)?;
+        self.index.frames.push(Frame { offset, first_page: self.index.pages.len() as u32, ..frame.clone() });
+        for name in names {
+            self.index.pages.push(*name);
+            self.known.insert_unique(short_hash(name), *name, short_hash);
+        }
         Ok(())
     }
 
@@ -138,8 +172,12 @@ impl PackWriter {
         }
     }
 
+    fn is_put(&self, hash: &PageHash) -> bool {
+        self.known.find(short_hash(hash), |known| known == hash).is_some()
+    }
+
     fn has(&self, hash: &PageHash) -> bool {
-        self.known.find(short_hash(hash), |known| known == hash).is_some() || self.store.contains(hash)
+        self.is_put(hash) || self.store.keeps(hash, &self.lease)
     }
 
     /// How the page differs from what it was, or from what that is a change of; if it is worth it.
@@ -156,7 +194,7 @@ impl PackWriter {
 
     /// The page as a change of `former`, or of what that is a change of, if it is a small one.
     fn change_from(&self, page: &Page, former: &PageHash) -> Option<(PageHash, Page)> {
-        let (base, mut change) = self.store.base_for(former)?;
+        let (base, mut change) = self.store.base_for(former, &self.lease)?;
         add(&mut change, page);
         let changed = change.iter().filter(|byte| **byte != 0).count();
         (changed <= MOST_CHANGED).then_some((base, change))

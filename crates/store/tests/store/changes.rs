@@ -17,7 +17,7 @@ fn version(number: u32, changed_bytes: usize) -> Page {
 
 /// Writes a pack of one page that took another one's place; the pack's length.
 fn replace(store: &Store, page: &Page, former: &Page) -> u64 {
-    let mut pack = store.new_pack().unwrap();
+    let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
     assert!(pack.put_changed(PageHash::of(page), page, &PageHash::of(former)).unwrap());
     pack.finish().unwrap().stored_bytes
 }
@@ -26,7 +26,7 @@ fn replace(store: &Store, page: &Page, former: &Page) -> u64 {
 fn a_page_that_changes_a_little_each_time_costs_a_little_each_time() {
     let (folder, store) = store();
     let versions: Vec<Page> = (0..12).map(|number| version(number, 16)).collect();
-    let mut pack = store.new_pack().unwrap();
+    let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
     pack.put(PageHash::of(&versions[0]), &versions[0]).unwrap();
     let whole = pack.finish().unwrap().stored_bytes;
     for pair in versions.windows(2) {
@@ -75,7 +75,7 @@ fn a_change_never_takes_the_place_of_the_page_itself() {
     let (a, b) = (version(1, 16), version(2, 16));
     let other = Store::open(&folder.path().join("store")).unwrap();
     let put = |store: &Store, page: &Page| {
-        let mut pack = store.new_pack().unwrap();
+        let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
         pack.put(PageHash::of(page), page).unwrap();
         pack
     };

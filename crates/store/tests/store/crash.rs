@@ -27,7 +27,7 @@ fn stopping_between_any_two_steps_leaves_the_older_state() {
         assert_eq!(damage(&store), [""; 0], "{when}");
     };
 
-    let mut pack = store.new_pack().unwrap();
+    let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
     (2..200).for_each(|number| assert!(pack.put(hash(number), &page(number)).unwrap()));
     older("while a pack is written");
     drop(pack);
@@ -37,7 +37,7 @@ fn stopping_between_any_two_steps_leaves_the_older_state() {
     let second = publish(&store, 2, Some(first), &[(0, 2)]);
     older("after the manifest");
 
-    refs.add(Generation(2), second).unwrap();
+    refs.add(Generation(2), second, &store.lease().unwrap()).unwrap();
     let reopened = Store::open(&root).unwrap();
     assert_eq!(reopened.refs(MACHINE).head().unwrap().unwrap().id, first);
     assert_eq!(reopened.refs(MACHINE).get(Generation(2)).unwrap(), Some(second));
@@ -50,7 +50,7 @@ fn leftovers_of_the_dead_are_removed_and_those_of_the_living_are_not() {
     let (folder, store) = store();
     let root = folder.path().join("store");
     let in_tmp = || fs::read_dir(root.join("tmp")).unwrap().count();
-    let mut living = store.new_pack().unwrap();
+    let mut living = store.new_pack(&store.lease().unwrap()).unwrap();
     living.put(hash(1), &page(1)).unwrap();
     fs::write(root.join("tmp/dead"), "half a pack").unwrap();
     fs::create_dir(root.join("tmp/removed-machine")).unwrap();

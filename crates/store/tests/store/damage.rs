@@ -39,14 +39,14 @@ impl Scene {
     /// A store with one snapshot of four pages.
     fn new() -> Scene {
         let (folder, store) = store();
-        let mut pack = store.new_pack().unwrap();
+        let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
         for page in &TINY {
             pack.put(PageHash::of(page), page).unwrap();
         }
         pack.finish().unwrap();
         let root = folder.path().join("store");
         let first = packs(&root).remove(0);
-        let mut pack = store.new_pack().unwrap();
+        let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
         pack.put_changed(PageHash::of(&changed()), &changed(), &PageHash::of(&TINY[0])).unwrap();
         pack.finish().unwrap();
         let changes = packs(&root).into_iter().find(|path| *path != first).unwrap();
@@ -54,13 +54,15 @@ impl Scene {
         let disk = (5..).zip(pages).chain([(9, PageHash::ZERO_PAGE)]).collect();
         let delta = [(RegionName::disk(0), disk)].into();
         let draft = draft(1, None);
-        let mut nodes = store.new_pack().unwrap();
-        let regions = after(&store, &mut nodes, &draft, &delta);
+        let mut nodes = store.new_pack(&store.lease().unwrap()).unwrap();
+        let mut regions = after(&store, &mut nodes, &draft, &delta);
         nodes.finish().unwrap();
-        let (id, _) = store.publish(&draft, &delta, &regions, Some(b"devices"), &key()).unwrap();
-        store.refs(MACHINE).add(Generation(1), id).unwrap();
-        store.refs(MACHINE).set_head(Generation(1), id).unwrap();
-        store.refs(MACHINE).tag("good", id).unwrap();
+        let (id, _) = store
+            .publish(&draft, &delta, &mut regions, Some(b"devices"), &key(), &store.lease().unwrap())
+            .unwrap();
+        store.refs(MACHINE).add(Generation(1), id, &store.lease().unwrap()).unwrap();
+        store.refs(MACHINE).set_head(Generation(1), id, &store.lease().unwrap()).unwrap();
+        store.refs(MACHINE).tag("good", id, &store.lease().unwrap()).unwrap();
         Scene {
             folder,
             id,
@@ -178,7 +180,7 @@ fn a_damaged_pack_leaves_the_rest_usable_and_its_pages_can_be_stored_again() {
     let error = store.read_page(&PageHash::of(&TINY[0]), &mut read).unwrap_err();
     assert!(matches!(&error, Error::Damaged { path, .. } if *path == scene.pack), "{error}");
 
-    let mut pack = store.new_pack().unwrap();
+    let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
     for page in &TINY {
         assert!(pack.put(PageHash::of(page), page).unwrap());
     }

@@ -86,7 +86,7 @@ fn a_change_is_written_with_the_frozen_bytes() {
     let (folder, store) = store();
     let root = folder.path().join("store");
     fs::write(root.join(format!("packs/{PACK_ID}.pack")), bytes(PACK)).unwrap();
-    let mut pack = store.new_pack().unwrap();
+    let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
     assert!(pack.put_changed(PageHash::of(&changed()), &changed(), &PageHash::of(&pages()[0].1)).unwrap());
     pack.finish().unwrap();
     let written = fs::read_dir(root.join("packs")).unwrap().map(|entry| entry.unwrap().path());
@@ -99,17 +99,19 @@ fn a_change_is_written_with_the_frozen_bytes() {
 fn what_is_written_has_the_frozen_bytes() {
     let (folder, store) = store();
     let root = folder.path().join("store");
-    let mut pack = store.new_pack().unwrap();
+    let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
     for (_, content) in &pages() {
         pack.put(PageHash::of(content), content).unwrap();
     }
     let disk = pages().map(|(index, content)| (index, PageHash::of(&content))).into_iter();
     let delta = [(RegionName::disk(0), disk.chain([(9, PageHash::ZERO_PAGE)]).collect())].into();
     let draft = draft(1, None);
-    let regions = after(&store, &mut pack, &draft, &delta);
+    let mut regions = after(&store, &mut pack, &draft, &delta);
     pack.finish().unwrap();
-    let (id, _) = store.publish(&draft, &delta, &regions, Some(b"devices"), &key()).unwrap();
-    store.refs(MACHINE).set_head(Generation(1), id).unwrap();
+    let (id, _) = store
+        .publish(&draft, &delta, &mut regions, Some(b"devices"), &key(), &store.lease().unwrap())
+        .unwrap();
+    store.refs(MACHINE).set_head(Generation(1), id, &store.lease().unwrap()).unwrap();
 
     let pack = fs::read_dir(root.join("packs")).unwrap().next().unwrap().unwrap().path();
     let snapshot = fs::read(root.join(format!("snapshots/{id}.snap"))).unwrap();

@@ -192,7 +192,7 @@ fn pages_are_found_in_the_pack_that_took_the_place_of_another() {
 #[test]
 fn pages_are_kept_once_and_zero_pages_never() {
     let (_folder, store) = store();
-    let mut pack = store.new_pack().unwrap();
+    let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
     assert!(pack.put(hash(1), &page(1)).unwrap());
     assert!(!pack.put(hash(1), &page(1)).unwrap());
     assert!(!pack.put(PageHash::ZERO_PAGE, &page(0)).unwrap());
@@ -202,7 +202,7 @@ fn pages_are_kept_once_and_zero_pages_never() {
     assert!(store.contains(&hash(1)) && store.contains(&PageHash::ZERO_PAGE));
 
     let before = store.bytes().unwrap();
-    let mut again = store.new_pack().unwrap();
+    let mut again = store.new_pack(&store.lease().unwrap()).unwrap();
     assert!(!again.put(hash(1), &page(1)).unwrap());
     assert_eq!(again.finish().unwrap(), PackStats::default());
     assert_eq!(store.bytes().unwrap(), before);
@@ -219,7 +219,9 @@ fn a_snapshot_that_would_not_be_whole_is_refused() {
     );
     let stranger = SnapshotId([9; 32]);
     let orphan = draft(1, Some(stranger));
-    let orphan = store.publish(&orphan, &disk_delta(&[]), &Regions::default(), None, &key()).unwrap_err();
+    let orphan = store
+        .publish(&orphan, &disk_delta(&[]), &mut Regions::default(), None, &key(), &store.lease().unwrap())
+        .unwrap_err();
     assert!(matches!(orphan, Error::MissingSnapshot { .. }), "{orphan}");
     assert!(matches!(refused(draft(1, None), &[(DISK_PAGES, 1)]), Error::BadDraft(_)));
     let mut no_disk = draft(1, None);
@@ -241,30 +243,36 @@ fn a_generation_is_never_given_twice_but_head_and_tags_move() {
     assert_eq!((refs.head().unwrap(), refs.list().unwrap()), (None, vec![]));
     assert_eq!(store.machines().unwrap(), []);
 
-    refs.add(Generation(10), a).unwrap();
-    refs.add(Generation(9), b).unwrap();
-    refs.add(Generation(10), a).unwrap();
-    let taken = refs.add(Generation(10), b).unwrap_err();
+    refs.add(Generation(10), a, &store.lease().unwrap()).unwrap();
+    refs.add(Generation(9), b, &store.lease().unwrap()).unwrap();
+    refs.add(Generation(10), a, &store.lease().unwrap()).unwrap();
+    let taken = refs.add(Generation(10), b, &store.lease().unwrap()).unwrap_err();
     assert!(matches!(taken, Error::GenerationTaken { existing, .. } if existing == a), "{taken}");
     assert_eq!(refs.list().unwrap(), [(Generation(9), b), (Generation(10), a)]);
     assert_eq!((refs.get(Generation(9)).unwrap(), refs.get(Generation(1)).unwrap()), (Some(b), None));
 
     for id in [a, b] {
-        refs.set_head(Generation(3), id).unwrap();
+        refs.set_head(Generation(3), id, &store.lease().unwrap()).unwrap();
         assert_eq!(refs.head().unwrap(), Some(Head { generation: Generation(3), id }));
-        refs.tag("good", id).unwrap();
+        refs.tag("good", id, &store.lease().unwrap()).unwrap();
         assert_eq!(refs.tags().unwrap().into_iter().collect::<Vec<_>>(), [("good".to_owned(), id)]);
     }
     for bad in ["", "../head", "12", ".hidden", "a/b"] {
-        assert!(matches!(refs.tag(bad, a), Err(Error::BadTag(_))), "{bad:?}");
+        assert!(matches!(refs.tag(bad, a, &store.lease().unwrap()), Err(Error::BadTag(_))), "{bad:?}");
         assert_eq!(refs.untag(bad).unwrap(), None, "{bad:?}");
     }
     assert_eq!(refs.untag("good").unwrap(), Some(b));
     assert_eq!((refs.untag("good").unwrap(), refs.tags().unwrap().len()), (None, 0));
     assert!(refs.head().unwrap().is_some(), "nothing else went");
     let unknown = SnapshotId([1; 32]);
-    assert!(matches!(refs.add(Generation(11), unknown), Err(Error::MissingSnapshot { .. })));
-    assert!(matches!(refs.set_head(Generation(11), unknown), Err(Error::MissingSnapshot { .. })));
+    assert!(matches!(
+        refs.add(Generation(11), unknown, &store.lease().unwrap()),
+        Err(Error::MissingSnapshot { .. })
+    ));
+    assert!(matches!(
+        refs.set_head(Generation(11), unknown, &store.lease().unwrap()),
+        Err(Error::MissingSnapshot { .. })
+    ));
     assert!(matches!(store.page_tables(unknown), Err(Error::MissingSnapshot { .. })));
     assert_eq!(damage(&store), [""; 0]);
 }
@@ -274,7 +282,7 @@ fn removing_a_machine_takes_its_refs_only() {
     let (_folder, store) = store();
     let id = commit(&store, 1, None, &[(0, 1)]);
     let other = MachineId([0xB2; 16]);
-    store.refs(other).set_head(Generation(1), id).unwrap();
+    store.refs(other).set_head(Generation(1), id, &store.lease().unwrap()).unwrap();
     assert_eq!(store.machines().unwrap(), [MACHINE, other]);
     store.refs(MACHINE).remove_all().unwrap();
     store.refs(MACHINE).remove_all().unwrap();

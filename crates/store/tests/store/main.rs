@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
 
 mod changes;
+mod collect;
 mod crash;
 mod damage;
 mod full_disk;

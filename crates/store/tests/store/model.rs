@@ -67,7 +67,7 @@ struct Model {
 
 impl Model {
     fn put(&mut self, store: &Store, pages: &[u32]) {
-        let mut pack = store.new_pack().unwrap();
+        let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
         let mut new = 0;
         for number in pages {
             let is_new = *number != 0 && self.pages.insert(*number);
@@ -137,7 +137,7 @@ proptest! {
                 Step::Pack { store, pages } => model.put(&stores[store], &pages),
                 Step::Commit { store, parent, changes } => model.commit(&stores[store], parent, &changes),
                 Step::Abandon { store, pages } => {
-                    let mut pack = stores[store].new_pack().unwrap();
+                    let mut pack = stores[store].new_pack(&stores[store].lease().unwrap()).unwrap();
                     for number in pages {
                         pack.put(hash(number), &page(number)).unwrap();
                     }
@@ -170,7 +170,7 @@ fn machines_that_are_captured_at_once_do_not_disturb_each_other() {
                     let changes: Vec<_> =
                         (0..100).map(|page| (page, 1 + (page * generation + machine * 30) % 500)).collect();
                     let id = publish(&store, u64::from(generation), parent, &changes);
-                    refs.add(Generation(u64::from(generation)), id).unwrap();
+                    refs.add(Generation(u64::from(generation)), id, &store.lease().unwrap()).unwrap();
                     parent = Some(id);
                 }
             });

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tempfile::TempDir;
-use watari_store::{Error, NodeKey, PackWriter, Regions, SnapshotDraft, Store};
+use watari_store::{Error, Lease, NodeKey, PackWriter, Regions, SnapshotDraft, Store};
 use watari_types::{
     Boot, Delta, DiskConfig, Epoch, Generation, MachineConfig, MachineId, PAGE_SIZE, Page, PageHash,
     PageTable, Region, RegionName, SnapshotId,
@@ -41,7 +41,7 @@ pub(crate) fn hash(number: u32) -> PageHash {
 
 /// Puts pages into a new pack.
 pub(crate) fn store_pages(store: &Store, numbers: impl IntoIterator<Item = u32>) {
-    let mut pack = store.new_pack().unwrap();
+    let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
     for number in numbers {
         pack.put(hash(number), &page(number)).unwrap();
     }
@@ -105,11 +105,12 @@ pub(crate) fn publish_delta(
     device_state: Option<&[u8]>,
     key: &NodeKey,
 ) -> Result<(SnapshotId, u64), Error> {
-    let mut pack = store.new_pack()?;
+    let lease = store.lease()?;
+    let mut pack = store.new_pack(&lease)?;
     let delta = disk_delta(changes);
-    let regions = after(store, &mut pack, draft, &delta);
+    let mut regions = after(store, &mut pack, draft, &delta);
     pack.finish()?;
-    store.publish(draft, &delta, &regions, device_state, key)
+    store.publish(draft, &delta, &mut regions, device_state, key, &lease)
 }
 
 /// Stores the pages and publishes a snapshot of the disk, up to but not including its refs.
@@ -119,15 +120,29 @@ pub(crate) fn publish(
     parent: Option<SnapshotId>,
     changes: &[(u32, u32)],
 ) -> SnapshotId {
+    publish_under(&store.lease().unwrap(), store, generation, parent, changes)
+}
+
+fn publish_under(
+    lease: &Lease,
+    store: &Store,
+    generation: u64,
+    parent: Option<SnapshotId>,
+    changes: &[(u32, u32)],
+) -> SnapshotId {
     let draft = draft(generation, parent);
-    let mut pack = store.new_pack().unwrap();
+    let mut pack = store.new_pack(lease).unwrap();
     for (_, number) in changes {
-        pack.put(hash(*number), &page(*number)).unwrap();
+        // Some of them as changes of others.
+        match number % 3 {
+            0 => pack.put(hash(*number), &page(*number)).unwrap(),
+            near => pack.put_changed(hash(*number), &page(*number), &hash(number ^ near)).unwrap(),
+        };
     }
     let delta = disk_delta(changes);
-    let regions = after(store, &mut pack, &draft, &delta);
+    let mut regions = after(store, &mut pack, &draft, &delta);
     pack.finish().unwrap();
-    store.publish(&draft, &delta, &regions, Some(b"devices"), &key()).unwrap().0
+    store.publish(&draft, &delta, &mut regions, Some(b"devices"), &key(), lease).unwrap().0
 }
 
 /// Publishes a snapshot, its ref and the head.
@@ -137,10 +152,22 @@ pub(crate) fn commit(
     parent: Option<SnapshotId>,
     changes: &[(u32, u32)],
 ) -> SnapshotId {
-    let id = publish(store, generation, parent, changes);
-    let refs = store.refs(MACHINE);
-    refs.add(Generation(generation), id).unwrap();
-    refs.set_head(Generation(generation), id).unwrap();
+    commit_for(MACHINE, store, generation, parent, changes)
+}
+
+/// The same for one of several machines.
+pub(crate) fn commit_for(
+    machine: MachineId,
+    store: &Store,
+    generation: u64,
+    parent: Option<SnapshotId>,
+    changes: &[(u32, u32)],
+) -> SnapshotId {
+    let lease = store.lease().unwrap();
+    let id = publish_under(&lease, store, generation, parent, changes);
+    let refs = store.refs(machine);
+    refs.add(Generation(generation), id, &lease).unwrap();
+    refs.set_head(Generation(generation), id, &lease).unwrap();
     id
 }
 

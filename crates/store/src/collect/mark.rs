@@ -1,0 +1,155 @@
+//! What refs reach: manifests, and pages by where they lie.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use watari_types::{PAGE_SIZE, PageHash, SnapshotId, levels_for, names_in};
+
+use crate::error::{At, Error};
+use crate::index::Place;
+use crate::manifest::Run;
+use crate::pack::{Decoder, Kind, Pack, PackId};
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+
+/// Which pages of a pack are reached.
+pub(super) struct Reached {
+    pub(super) pack: Arc<Pack>,
+    bits: Vec<u64>,
+}
+
+impl Reached {
+    pub(super) fn nothing_of(pack: Arc<Pack>) -> Reached {
+        let bits = vec![0; pack.pages().len().div_ceil(64)];
+        Reached { pack, bits }
+    }
+
+    /// Whether the page at `position` was not reached before.
+    fn insert(&mut self, position: u32) -> bool {
+        let (word, bit) = (&mut self.bits[position as usize / 64], 1 << (position % 64));
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+
+    pub(super) fn contains(&self, position: u32) -> bool {
+        self.bits[position as usize / 64] & (1 << (position % 64)) != 0
+    }
+
+    /// How many are.
+    pub(super) fn len(&self) -> u64 {
+        self.bits.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+}
+
+/// From snapshots to pages, everything once.
+pub(super) struct Mark<'a> {
+    store: &'a Store,
+    /// Manifests that are needed.
+    pub(super) snapshots: HashSet<SnapshotId>,
+    /// Packs with pages that are.
+    pub(super) packs: BTreeMap<PackId, Reached>,
+}
+
+impl<'a> Mark<'a> {
+    /// Follows these snapshots. `progress` hears how many of them are done.
+    ///
+    /// # Errors
+    /// Something on the way cannot be read: then it is not known what is garbage.
+    pub(super) fn of(
+        store: &'a Store,
+        kept: &BTreeSet<SnapshotId>,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<Mark<'a>, Error> {
+        let mut mark = Mark { store, snapshots: HashSet::new(), packs: BTreeMap::new() };
+        for (number, id) in (1..).zip(kept) {
+            mark.snapshot(*id)?;
+            progress(number, kept.len() as u64);
+        }
+        mark.bases()?;
+        Ok(mark)
+    }
+
+    /// A snapshot, and those before it whose lists it takes to read it.
+    fn snapshot(&mut self, id: SnapshotId) -> Result<(), Error> {
+        let mut next = Some(id);
+        while let Some(id) = next.filter(|id| self.snapshots.insert(*id)) {
+            let snapshot = self.store.snapshot(id)?;
+            self.list(id)?;
+            next = if self.has_trees(&snapshot)? { None } else { snapshot.draft.parent };
+        }
+        Ok(())
+    }
+
+    /// Whether the trees of all regions are there, and all they lead to; it is reached then.
+    fn has_trees(&mut self, snapshot: &Snapshot) -> Result<bool, Error> {
+        if !self.store.has_trees(snapshot) {
+            return Ok(false);
+        }
+        for region in &snapshot.draft.regions {
+            let root = snapshot.roots.get(&region.name).copied().unwrap_or(PageHash::ZERO_PAGE);
+            match self.tree(root, levels_for(region.pages())) {
+                // The root has outlived another snapshot that held the same.
+                Err(Error::MissingPage { .. }) if snapshot.draft.parent.is_some() => return Ok(false),
+                followed => followed?,
+            }
+        }
+        Ok(true)
+    }
+
+    fn tree(&mut self, name: PageHash, level: u32) -> Result<(), Error> {
+        if !self.page(&name)? || level == 0 {
+            return Ok(());
+        }
+        let mut node = [0; PAGE_SIZE];
+        self.store.read_page(&name, &mut node)?;
+        names_in(&node).try_for_each(|below| self.tree(below, level - 1))
+    }
+
+    fn list(&mut self, id: SnapshotId) -> Result<(), Error> {
+        let manifest = self.store.manifest(id)?;
+        for (_, runs) in manifest.deltas()? {
+            for run in runs {
+                let Run::Data { hashes, .. } = run else { continue };
+                hashes.iter().try_for_each(|hash| self.page(&PageHash(*hash)).map(drop))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the page was not reached before.
+    fn page(&mut self, name: &PageHash) -> Result<bool, Error> {
+        if name.is_zero_page() {
+            return Ok(false);
+        }
+        let place = self.store.find(name).ok_or_else(|| self.store.missing(name))?;
+        Ok(self.place(place))
+    }
+
+    fn place(&mut self, place: Place) -> bool {
+        let position = place.position();
+        let reached = self.packs.entry(place.pack.id).or_insert_with(|| Reached::nothing_of(place.pack));
+        reached.insert(position)
+    }
+
+    /// The pages that those reached are changes of.
+    fn bases(&mut self) -> Result<(), Error> {
+        let mut decoder = Decoder::new().at("start decompressing", &self.store.layout().root)?;
+        let mut bases = HashSet::new();
+        for reached in self.packs.values() {
+            let frames = (0..).zip(reached.pack.frames()).filter(|(_, frame)| frame.kind == Kind::Changes);
+            for (number, frame) in frames {
+                let live = |slot: &u32| reached.contains(frame.first_page + slot);
+                if (0..frame.pages).any(|slot| live(&slot)) {
+                    let names = decoder.check(&reached.pack, number)?.1;
+                    bases.extend((0..frame.pages).filter(live).map(|slot| PageHash(names[slot as usize])));
+                }
+            }
+        }
+        for base in bases {
+            let place = self.store.find_whole(&base)?.ok_or_else(|| self.store.missing(&base))?;
+            self.place(place);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,291 @@
+//! Removing what nothing needs any more, and merging what is in many small packs, while others read and write.
+//!
+//! ```text
+//!   list what there is, wait for the leases there are: refs name then what is meant to stay
+//!                             │
+//!   refs ─▶ mark ─▶ plan ─▶ write what is needed of some packs into new ones
+//!                             │
+//!                           put aside: manifests, then packs, into condemned/
+//!                             │
+//!                           wait for the leases that began meanwhile
+//!                             │
+//!   refs ─▶ mark again ─▶ bring back what is needed after all, remove the rest
+//! ```
+//!
+//! Whatever instant it stops at, nothing that a ref reaches is gone: readers find what is condemned, and the next run goes
+//! on with it. See [`Lease`] for why nobody waits for it.
+
+mod mark;
+mod plan;
+mod rewrite;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::Serialize;
+use watari_types::{ErrorReport, SnapshotId};
+
+use crate::error::{At, Error};
+use crate::files;
+use crate::history::manifests_in;
+use crate::lease::Lease;
+use crate::pack::{Pack, PackId};
+use crate::store::Store;
+
+use mark::{Mark, Reached};
+use plan::{Plan, Use};
+
+/// How often it is looked whether the leases are over.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How garbage is to be collected.
+pub struct Collecting<'a> {
+    /// Snapshots that are needed though no ref may name them; asked for whenever it matters.
+    pub also: &'a dyn Fn() -> Vec<SnapshotId>,
+    /// How long to wait for writers. What they may use stays until the next time.
+    pub patience: Duration,
+    /// What is done right now, how many steps of how many.
+    pub progress: &'a dyn Fn(&str, u64, u64),
+}
+
+/// What collecting garbage did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Collected {
+    /// Manifests that nothing needed.
+    pub snapshots_removed: u64,
+    /// Packs that are gone, with all or with some of their pages.
+    pub packs_removed: u64,
+    /// Packs that hold the rest of them now.
+    pub packs_written: u64,
+    /// Bytes that were removed,
+    pub removed_bytes: u64,
+    /// and bytes that were written.
+    pub written_bytes: u64,
+    /// Whether writers were waited for in vain, and some of it is left to the next time.
+    pub is_held_back: bool,
+    /// Why packs that were to be merged stay as they are.
+    pub left: Vec<String>,
+}
+
+impl Collected {
+    /// How many bytes are free that were not.
+    pub fn freed_bytes(&self) -> u64 {
+        self.removed_bytes.saturating_sub(self.written_bytes)
+    }
+}
+
+impl Store {
+    /// Removes what no ref reaches, and merges small packs, while others read and write.
+    ///
+    /// # Errors
+    /// If something that is needed cannot be read, nothing is removed. After another error less is removed than could be.
+    pub fn collect(&self, how: &Collecting<'_>) -> Result<Collected, Error> {
+        let _alone = Alone::new(self)?;
+        let mut done = Collected::default();
+        let candidates = self.candidates()?;
+        if !self.wait_for_leases(how)? {
+            return Ok(Collected { is_held_back: true, ..done });
+        }
+        self.put_aside(&candidates, how, &mut done)?;
+        if !self.wait_for_leases(how)? {
+            return Ok(Collected { is_held_back: true, ..done });
+        }
+        self.refresh()?;
+        let mark = self.mark(how)?;
+        self.sync_refs()?;
+        self.judge(&mark, &mut done)?;
+        self.refresh()?;
+        Ok(done)
+    }
+
+    /// What may be removed: what is there now. Once the leases are over that there are now, refs name what of it their
+    /// holders have made.
+    fn candidates(&self) -> Result<Candidates, Error> {
+        self.refresh()?;
+        Ok(Candidates { packs: self.packs(), snapshots: manifests_in(&self.layout().snapshots())? })
+    }
+
+    /// Merges what is worth it, and puts aside what is not needed.
+    fn put_aside(
+        &self,
+        candidates: &Candidates,
+        how: &Collecting<'_>,
+        done: &mut Collected,
+    ) -> Result<(), Error> {
+        let lease = self.lease()?;
+        self.root_orphans(&self.kept(how)?, &lease, done)?;
+        let mark = self.mark(how)?;
+        let plan = Plan::of(&candidates.uses(&mark));
+        let rewritten = self.rewrite(&mark, &plan, &lease, how, done)?;
+        let layout = self.layout();
+        // Manifests first: who finds no manifest needs no page of it.
+        for (id, path) in candidates.not_needed(&mark) {
+            files::move_to(path, &layout.condemned_snapshot(*id))?;
+        }
+        let mut packs = plan.dead.iter().chain(&rewritten);
+        packs.try_for_each(|id| files::move_to(&layout.pack(*id), &layout.condemned_pack(*id)))
+    }
+
+    fn mark(&self, how: &Collecting<'_>) -> Result<Mark<'_>, Error> {
+        Mark::of(self, &self.kept(how)?, &|at, of| (how.progress)("looking for what is needed", at, of))
+    }
+
+    /// What [`Store::collect`] would remove at least, if it were called now. Nothing is changed.
+    pub fn collect_dry(&self, how: &Collecting<'_>) -> Result<Collected, Error> {
+        let candidates = self.candidates()?;
+        let mark = self.mark(how)?;
+        let uses = candidates.uses(&mark);
+        let plan = Plan::of(&uses);
+        let uses: BTreeMap<PackId, Use> = uses.into_iter().map(|pack| (pack.id, pack)).collect();
+        let gone: Vec<&Use> =
+            plan.dead.iter().chain(plan.merged.iter().flatten()).filter_map(|id| uses.get(id)).collect();
+        let manifests = candidates.not_needed(&mark).map(|(_, path)| length(path));
+        Ok(Collected {
+            snapshots_removed: candidates.not_needed(&mark).count() as u64,
+            packs_removed: gone.len() as u64,
+            packs_written: plan.merged.len() as u64,
+            removed_bytes: gone.iter().map(|pack| pack.bytes).chain(manifests).sum(),
+            written_bytes: gone.iter().map(|pack| pack.needed_bytes()).sum(),
+            ..Collected::default()
+        })
+    }
+
+    /// The snapshots that refs name, and those that are needed besides.
+    fn kept(&self, how: &Collecting<'_>) -> Result<BTreeSet<SnapshotId>, Error> {
+        let mut kept: BTreeSet<SnapshotId> = (how.also)().into_iter().collect();
+        for machine in self.machines_with_refs()? {
+            for id in self.refs(machine).read_all()? {
+                kept.insert(id?);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Writes the trees of snapshots whose parent is not kept, so that they need no list before their own.
+    /// Without space for them those lists are needed on, which is noted.
+    fn root_orphans(
+        &self,
+        kept: &BTreeSet<SnapshotId>,
+        lease: &Lease,
+        done: &mut Collected,
+    ) -> Result<(), Error> {
+        match self.put_trees_of_orphans(kept, lease) {
+            Err(e @ Error::NoSpace { .. }) => done.left.push(ErrorReport::chain(&e)),
+            written => {
+                let bytes = written?;
+                done.written_bytes += bytes;
+                done.packs_written += u64::from(bytes > 0);
+            }
+        }
+        Ok(())
+    }
+
+    fn put_trees_of_orphans(&self, kept: &BTreeSet<SnapshotId>, lease: &Lease) -> Result<u64, Error> {
+        let mut pack = self.new_pack(lease)?;
+        for id in kept {
+            let snapshot = self.snapshot(*id)?;
+            let is_orphan = snapshot.draft.parent.is_some_and(|parent| !kept.contains(&parent));
+            if is_orphan && !snapshot.roots.is_empty() && !self.has_trees(&snapshot) {
+                pack.put_trees_now(&mut self.regions(*id)?, &snapshot.draft.regions)?;
+            }
+        }
+        Ok(pack.finish()?.stored_bytes)
+    }
+
+    /// Whether all leases are over that there are now.
+    fn wait_for_leases(&self, how: &Collecting<'_>) -> Result<bool, Error> {
+        let mut leases = self.leases()?;
+        let (end, all) = (Instant::now() + how.patience, leases.len() as u64);
+        while !leases.are_over() {
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+            (how.progress)("waiting for snapshots being made", all - leases.len() as u64, all);
+            thread::sleep(LOOK);
+        }
+        Ok(true)
+    }
+
+    /// Removes of what is condemned all that is not needed, and brings the rest back.
+    fn judge(&self, mark: &Mark<'_>, done: &mut Collected) -> Result<(), Error> {
+        let layout = self.layout();
+        for path in files::list(&layout.condemned())? {
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            let (is_needed, back) = match (path.extension().and_then(|end| end.to_str()), stem) {
+                (Some("pack"), Some(stem)) => match PackId::parse(stem) {
+                    // Of one that cannot be read nobody knows what it holds.
+                    Some(id) if self.is_unreadable(id) => (true, layout.pack(id)),
+                    Some(id) => {
+                        let reached = mark.packs.get(&id).is_some_and(|reached| reached.pack.is_condemned);
+                        (reached, layout.pack(id))
+                    }
+                    None => continue,
+                },
+                (Some("snap"), Some(stem)) => match stem.parse() {
+                    Ok(id) => (mark.snapshots.contains(&id), layout.snapshot(id)),
+                    Err(_) => continue,
+                },
+                _ => continue,
+            };
+            if is_needed {
+                files::move_to(&path, &back)?;
+                continue;
+            }
+            done.removed_bytes += length(&path);
+            files::remove(&path)?;
+            match path.extension().is_some_and(|end| end == "pack") {
+                true => done.packs_removed += 1,
+                false => done.snapshots_removed += 1,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What may be removed.
+struct Candidates {
+    packs: Vec<Arc<Pack>>,
+    snapshots: Vec<(SnapshotId, PathBuf)>,
+}
+
+impl Candidates {
+    /// What is needed of each pack.
+    fn uses(&self, mark: &Mark<'_>) -> Vec<Use> {
+        let one = |pack: &Arc<Pack>| {
+            let needed = mark.packs.get(&pack.id).map_or(0, Reached::len);
+            Use { id: pack.id, bytes: length(&pack.path), pages: pack.pages().len() as u64, needed }
+        };
+        self.packs.iter().map(one).collect()
+    }
+
+    fn not_needed(&self, mark: &Mark<'_>) -> impl Iterator<Item = &(SnapshotId, PathBuf)> {
+        self.snapshots.iter().filter(|(id, _)| !mark.snapshots.contains(id))
+    }
+}
+
+/// The length of a file, or nothing if it is gone.
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |found| found.len())
+}
+
+/// One at a time.
+struct Alone(#[expect(dead_code, reason = "closing it gives the lock back")] File);
+
+impl Alone {
+    fn new(store: &Store) -> Result<Alone, Error> {
+        let path = store.layout().collector();
+        let file = File::options().create(true).truncate(false).write(true).open(&path).at("open", &path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Alone(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(Error::Collecting { store: store.layout().root.clone() })
+            }
+            Err(e) => Err(e).at("lock", &path),
+        }
+    }
+}

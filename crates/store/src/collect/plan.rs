@@ -1,0 +1,172 @@
+//! Which packs are to go, and which are to be written anew. Nothing is read or written here.
+//!
+//! Two things grow without bound if nothing is done: what nobody needs any more, in packs with what somebody does, and the
+//! number of packs, one for each snapshot. Both are mended by writing what is needed of some packs into a new one, which
+//! costs writing it again. So of the packs with garbage those that free most for what is written are taken, until at most
+//! a fifth of the store is garbage; and packs of about the same size are merged once there are eight of them, so that a page
+//! is written again once for each factor of eight that its pack grows: nine times at most from the smallest to the largest.
+
+use crate::pack::PackId;
+
+/// Of all bytes, at most one in so many is garbage.
+const GARBAGE: u64 = 5;
+/// So many packs of a size are merged, and sizes are told apart by the same factor.
+const FAN_IN: usize = 8;
+/// Smaller packs are all of one size,
+const SMALLEST: u64 = 64 << 10;
+/// and packs from here on are not merged: writing one again takes as much space for a while.
+const LARGEST: u64 = 1 << 30;
+
+/// A pack, and what of it is needed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Use {
+    pub(super) id: PackId,
+    /// The length of its file.
+    pub(super) bytes: u64,
+    pub(super) pages: u64,
+    /// Pages that are needed.
+    pub(super) needed: u64,
+}
+
+impl Use {
+    /// About how many of its bytes are needed.
+    pub(super) fn needed_bytes(&self) -> u64 {
+        (u128::from(self.bytes) * u128::from(self.needed) / u128::from(self.pages.max(1))) as u64
+    }
+
+    fn garbage_bytes(&self) -> u64 {
+        self.bytes - self.needed_bytes()
+    }
+
+    /// Packs of one class are about the same size, as they will be without their garbage.
+    fn class(&self) -> u32 {
+        (self.needed_bytes() / SMALLEST).max(1).ilog(FAN_IN as u64)
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Packs of which nothing is needed.
+    pub(super) dead: Vec<PackId>,
+    /// Packs that become one, each time.
+    pub(super) merged: Vec<Vec<PackId>>,
+}
+
+impl Plan {
+    pub(super) fn of(packs: &[Use]) -> Plan {
+        let (dead, mut kept): (Vec<Use>, Vec<Use>) = packs.iter().partition(|pack| pack.needed == 0);
+        let mut merged = Vec::new();
+        let wasteful = wasteful(&mut kept);
+        kept.sort_by_key(|pack| (pack.class(), pack.id));
+        for alike in kept.chunk_by(|a, b| a.class() == b.class()) {
+            let (small, large): (Vec<&Use>, Vec<&Use>) =
+                alike.iter().partition(|pack| pack.needed_bytes() < LARGEST);
+            let is_wasteful = |pack: &&Use| wasteful.contains(&pack.id);
+            let ids = |packs: Vec<&Use>| packs.into_iter().map(|pack| pack.id).collect::<Vec<_>>();
+            match small.len() >= FAN_IN {
+                true => merged.push(ids(small)),
+                false => merged.push(ids(small.into_iter().filter(is_wasteful).collect())),
+            }
+            merged.extend(large.into_iter().filter(is_wasteful).map(|pack| vec![pack.id]));
+        }
+        merged.retain(|group| !group.is_empty());
+        Plan { dead: dead.iter().map(|pack| pack.id).collect(), merged }
+    }
+}
+
+/// The packs that free most for what is written, as many as it takes.
+fn wasteful(packs: &mut [Use]) -> Vec<PackId> {
+    let mut bytes: u64 = packs.iter().map(|pack| pack.bytes).sum();
+    let mut garbage: u64 = packs.iter().map(Use::garbage_bytes).sum();
+    packs.sort_by_key(|pack| (pack.needed * 1_000_000 / pack.pages.max(1), pack.id));
+    let mut wasteful = Vec::new();
+    for pack in packs.iter() {
+        if garbage <= bytes / GARBAGE {
+            break;
+        }
+        garbage -= pack.garbage_bytes();
+        bytes -= pack.garbage_bytes();
+        wasteful.push(pack.id);
+    }
+    wasteful
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pack(number: u32, bytes: u64, pages: u64, needed: u64) -> Use {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        Use { id: PackId(id), bytes, pages, needed }
+    }
+
+    #[test]
+    fn what_nobody_needs_goes_and_a_fifth_of_garbage_stays() {
+        let packs = [pack(0, 1000, 10, 0), pack(1, 1000, 10, 8), pack(2, 1000, 10, 10)];
+        let plan = Plan::of(&packs);
+        assert_eq!(plan, Plan { dead: vec![packs[0].id], merged: vec![] });
+        let packs = [pack(0, 1000, 10, 5), pack(1, 1000, 10, 7), pack(2, 1000, 10, 9)];
+        assert_eq!(Plan::of(&packs).merged, [[packs[0].id]], "the worst is enough: 4 of 25");
+    }
+
+    #[test]
+    fn eight_of_a_size_become_one_and_large_ones_stay() {
+        let small: Vec<Use> = (0..8).map(|number| pack(number, 10_000, 10, 10)).collect();
+        assert_eq!(Plan::of(&small[..7]), Plan::default());
+        assert_eq!(Plan::of(&small).merged, [small.iter().map(|pack| pack.id).collect::<Vec<_>>()]);
+        let large: Vec<Use> = (0..20).map(|number| pack(number, 2 << 30, 10, 10)).collect();
+        assert_eq!(Plan::of(&large), Plan::default());
+        let several = [&small[..4], &[pack(8, 1 << 20, 10, 10), pack(9, 1 << 24, 10, 10)], &large].concat();
+        assert_eq!(Plan::of(&several), Plan::default());
+    }
+
+    /// A pack of so many pages after each snapshot, of which each page is needed for a while.
+    fn live(sizes: &[u64], lives: u64) -> (u64, u64, usize, f64) {
+        const PAGE: u64 = 1000;
+        let (mut packs, mut written, mut put): (Vec<(Use, Vec<u64>)>, u64, u64) = (Vec::new(), 0, 0);
+        let mut worst: f64 = 0.0;
+        for (now, size) in (0..).zip(sizes) {
+            // Half of all pages live long, and the rest is soon replaced.
+            let ends: Vec<u64> =
+                (0..*size).map(|page| if page % 2 == 0 { now + lives } else { now + lives / 8 }).collect();
+            put += size * PAGE;
+            packs.push((pack(written as u32, size * PAGE, *size, *size), ends));
+            written += size * PAGE;
+            for (pack, ends) in &mut packs {
+                pack.needed = ends.iter().filter(|end| **end > now).count() as u64;
+            }
+            let plan = Plan::of(&packs.iter().map(|(pack, _)| *pack).collect::<Vec<_>>());
+            packs.retain(|(pack, _)| !plan.dead.contains(&pack.id));
+            for group in &plan.merged {
+                let mut ends: Vec<u64> = Vec::new();
+                packs.retain(|(pack, of)| {
+                    let is_in = group.contains(&pack.id);
+                    ends.extend(of.iter().filter(|end| is_in && **end > now));
+                    !is_in
+                });
+                let pages = ends.len() as u64;
+                packs.push((pack(written as u32, pages * PAGE, pages, pages), ends));
+                written += pages * PAGE;
+            }
+            let needed: u64 = packs.iter().map(|(pack, _)| pack.needed).sum();
+            let held: u64 = packs.iter().map(|(pack, _)| pack.pages).sum();
+            worst = worst.max(held as f64 / needed.max(1) as f64);
+        }
+        (written, put, packs.len(), worst)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn both_stay_within_their_bounds(sizes in prop::collection::vec(1_u64..300, 200..400), lives in 4_u64..1000) {
+            let (written, put, packs, worst) = live(&sizes, lives);
+            prop_assert!(worst <= 1.26, "{worst} of what is needed");
+            prop_assert!(packs <= 7 * 6, "{packs} packs");
+            prop_assert!(written <= 7 * put, "each page was written {} times", written as f64 / put as f64);
+        }
+    }
+}
