@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use watari_store::Origin;
-use watari_types::{Epoch, Generation, MachineConfig, MachineName, SnapshotId};
+use watari_types::{Epoch, Generation, MachineConfig, MachineName, Retention, SnapshotId};
 
 use crate::home::MachineHome;
 use crate::{Error, Result};
@@ -22,6 +22,9 @@ pub struct MachineFile {
     /// Of what it is a clone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// Which of its snapshots are kept.
+    #[serde(default, skip_serializing_if = "Retention::is_empty")]
+    pub retention: Retention,
     /// What it is made of.
     pub config: MachineConfig,
 }

@@ -270,6 +270,50 @@ pub struct Tagged {
     pub generation: Generation,
 }
 
+/// A snapshot that was taken out of a history.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Forgotten {
+    /// The machine.
+    #[schema(value_type = String)]
+    pub name: MachineName,
+    /// The number it had.
+    #[schema(value_type = u64)]
+    pub generation: Generation,
+    /// Which one it is.
+    #[schema(value_type = String)]
+    pub id: SnapshotId,
+}
+
+/// How to collect garbage.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct GcRequest {
+    /// Change nothing, and say what would be removed.
+    pub dry_run: bool,
+}
+
+/// What collecting garbage did, or would do.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct GcResult {
+    /// Bytes that are free now.
+    pub freed_bytes: u64,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// Snapshots that policies took out of histories.
+    pub snapshots_expired: u64,
+    /// Snapshots that nothing needed, removed for good.
+    pub snapshots_removed: u64,
+    /// Packs that are gone,
+    pub packs_removed: u64,
+    /// and packs that hold the rest of them now.
+    pub packs_written: u64,
+    /// Whether snapshots that are being made may need some of what could be removed.
+    pub is_held_back: bool,
+    /// Why packs stay that were to be merged, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<String>,
+}
+
 /// A snapshot to go back to.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct RestoreRequest {

@@ -17,7 +17,7 @@ use watari_keeper::record::{MachineFile, MachineState, NetworkStart, Phase, Poin
 use watari_store::{Origin, Snapshot};
 use watari_types::{
     Boot, ErrorKind, ErrorReport, MachineConfig, MachineId, MachineName, PAGE_SIZE, PageTable, Region,
-    RegionName, SnapshotId,
+    RegionName, Retention, SnapshotId,
 };
 
 use crate::api::{CloneNetwork, CloneRequest, Ready};
@@ -194,8 +194,13 @@ fn clone_records(
         },
         ..MachineState::new()
     };
-    let file =
-        MachineFile { name: name.clone(), created_unix_ms: now_unix_ms(), origin: Some(origin), config };
+    let file = MachineFile {
+        name: name.clone(),
+        created_unix_ms: now_unix_ms(),
+        origin: Some(origin),
+        retention: Retention::default(),
+        config,
+    };
     Ok((file, state))
 }
 

@@ -14,7 +14,7 @@ use watari_keeper::record::{MachineFile, MachineState};
 use watari_qemu::{CPU_MODEL, DEVICE_LAYOUT};
 use watari_types::{
     BOOT_INITRD, BOOT_KERNEL, Boot, DiskConfig, MachineConfig, MachineId, MachineName, NicConfig, PAGE_SIZE,
-    Region, RegionName,
+    Region, RegionName, Retention,
 };
 
 use crate::api::{BootRequest, CreateRequest, MachineInfo};
@@ -59,8 +59,13 @@ impl Node {
                     .collect(),
                 nics: vec![NicConfig { mac: random_mac()? }],
             };
-            let file =
-                MachineFile { name: name.clone(), created_unix_ms: now_unix_ms(), origin: None, config };
+            let file = MachineFile {
+                name: name.clone(),
+                created_unix_ms: now_unix_ms(),
+                origin: None,
+                retention: Retention::default(),
+                config,
+            };
             Ok((file, MachineState::new()))
         })
     }

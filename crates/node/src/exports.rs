@@ -12,6 +12,7 @@ use watari_keeper::StoreSource;
 use watari_types::RegionName;
 
 use crate::api::{ExportInfo, ExportRequest};
+use crate::gc::Pin;
 use crate::node::Node;
 use crate::{Error, Result};
 
@@ -25,12 +26,15 @@ pub(crate) struct Served {
     pub(crate) info: ExportInfo,
     socket: PathBuf,
     server: Option<Server>,
+    _pin: Pin,
 }
 
 impl Node {
     /// Serves a disk of a snapshot.
     pub(crate) fn export(&self, request: &ExportRequest) -> Result<Served> {
+        let _lease = self.store.lease()?;
         let found = self.resolve(&request.rev)?;
+        let pin = self.pins.pin(found.id);
         let snapshot = self.store.snapshot(found.id)?;
         let disks = &snapshot.draft.config.disks;
         let bytes = disks.get(request.disk).map(|disk| disk.bytes).ok_or_else(|| Error::BadRevision {
@@ -48,7 +52,12 @@ impl Node {
         let exports = BTreeMap::from([(DEFAULT_EXPORT.to_owned(), export)]);
         let server = Server::start(listener, exports).map_err(Error::io("serve on", &socket))?;
         let uri = format!("nbd+unix:///?socket={}", percent_encode(&socket.to_string_lossy()));
-        Ok(Served { info: ExportInfo { uri, snapshot: found.id, bytes }, socket, server: Some(server) })
+        Ok(Served {
+            info: ExportInfo { uri, snapshot: found.id, bytes },
+            socket,
+            server: Some(server),
+            _pin: pin,
+        })
     }
 
     /// A socket's name that is free. No machine's name begins with a dot, so the folder is no machine's.

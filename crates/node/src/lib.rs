@@ -20,6 +20,7 @@ pub mod doctor;
 mod ending;
 mod error;
 mod exports;
+mod gc;
 mod history;
 mod host;
 mod lifecycle;

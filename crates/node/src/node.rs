@@ -19,6 +19,7 @@ use watari_store::{NodeKey, Store};
 use watari_types::{MachineName, NodeId};
 
 use crate::api::{InstanceInfo, MachineInfo, OriginInfo};
+use crate::gc::Pins;
 use crate::supervise::Live;
 use crate::{Error, Result};
 
@@ -42,6 +43,7 @@ pub struct Options {
 pub(crate) struct Node {
     pub(crate) home: Home,
     pub(crate) store: Store,
+    pub(crate) pins: Pins,
     pub(crate) id: NodeId,
     pub(crate) options: Options,
     /// Held while the accelerator is probed, so that it is probed once.
@@ -69,6 +71,7 @@ impl Node {
         Ok(Node {
             home,
             store,
+            pins: Pins::default(),
             id,
             options,
             probing: Mutex::new(()),

@@ -9,6 +9,8 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::NamedTempFile;
 
 use crate::error::{At, Error};
+#[cfg(test)]
+use crate::power::{Change, note};
 
 /// A file being written. Dropped without [`NewFile::publish`], it is removed.
 ///
@@ -23,34 +25,52 @@ impl NewFile {
             flock(file.as_file(), FlockOperation::LockExclusive).at("lock", file.path())?;
             // Between its creation and the lock it may have looked abandoned to another process.
             if file.as_file().metadata().at("look at", file.path())?.nlink() > 0 {
+                #[cfg(test)]
+                note(|| Change::Create(file.path().to_owned()));
                 return Ok(NewFile(file));
             }
         }
     }
 
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
-        self.0.as_file().write_all_at(bytes, offset).at("write", self.0.path())
+        self.0.as_file().write_all_at(bytes, offset).at("write", self.0.path())?;
+        #[cfg(test)]
+        note(|| Change::Write { path: self.0.path().to_owned(), offset, bytes: bytes.to_owned() });
+        Ok(())
     }
 
     /// Makes the content durable under the name `to`, in place of what was there.
     pub(crate) fn publish(self, to: &Path) -> Result<(), Error> {
         self.sync()?;
+        #[cfg(test)]
+        let from = self.0.path().to_owned();
         self.0.persist(to).map_err(|e| Error::io("create", to, e.error))?;
+        #[cfg(test)]
+        note(|| Change::Move { from, to: to.to_owned() });
         sync_parent(to)
     }
 
     /// Makes the content durable under the name `to`, unless that is taken. Whether it was free.
     pub(crate) fn publish_new(self, to: &Path) -> Result<bool, Error> {
         self.sync()?;
+        #[cfg(test)]
+        let from = self.0.path().to_owned();
         match self.0.persist_noclobber(to) {
-            Ok(_) => sync_parent(to).map(|()| true),
+            Ok(_) => {
+                #[cfg(test)]
+                note(|| Change::Move { from, to: to.to_owned() });
+                sync_parent(to).map(|()| true)
+            }
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(e) => Err(Error::io("create", to, e.error)),
         }
     }
 
     fn sync(&self) -> Result<(), Error> {
-        self.0.as_file().sync_all().at("sync", self.0.path())
+        self.0.as_file().sync_all().at("sync", self.0.path())?;
+        #[cfg(test)]
+        note(|| Change::Sync(self.0.path().to_owned()));
+        Ok(())
     }
 }
 
@@ -85,20 +105,26 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     entries.map(|entry| Ok(entry.at("list", folder)?.path())).collect()
 }
 
-/// Removes a file, unless it is gone.
-pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+/// Removes a file; whether it was there.
+pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
     match fs::remove_file(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.at("remove", path),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        removed => removed.at("remove", path)?,
     }
+    #[cfg(test)]
+    note(|| Change::Remove(path.to_owned()));
+    Ok(true)
 }
 
 /// Gives a file another name, unless it is gone.
 pub(crate) fn move_to(from: &Path, to: &Path) -> Result<(), Error> {
     match fs::rename(from, to) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        moved => moved.at("move", from),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        moved => moved.at("move", from)?,
     }
+    #[cfg(test)]
+    note(|| Change::Move { from: from.to_owned(), to: to.to_owned() });
+    Ok(())
 }
 
 /// The folder that `path` is in.
@@ -116,7 +142,10 @@ pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
 
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), Error> {
-    File::open(folder).and_then(|folder| folder.sync_all()).at("sync", folder)
+    File::open(folder).and_then(|folder| folder.sync_all()).at("sync", folder)?;
+    #[cfg(test)]
+    note(|| Change::SyncFolder(folder.to_owned()));
+    Ok(())
 }
 
 /// Creates a folder that nobody else may enter, unless it is there.

@@ -19,6 +19,9 @@
 //! that a writer's pages are shared with another writer's at the same moment (both may store a page, which
 //! costs space only); that a signature comes from a node anyone trusts, which is for the caller to decide.
 
+#[cfg(test)]
+extern crate self as watari_store;
+
 mod bytes;
 mod collect;
 mod compress;
@@ -32,6 +35,8 @@ mod layout;
 mod lease;
 mod manifest;
 mod pack;
+#[cfg(test)]
+mod power;
 mod read_pages;
 mod refs;
 mod regions;

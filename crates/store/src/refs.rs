@@ -109,6 +109,17 @@ impl Store {
 }
 
 impl Survey {
+    /// All of it, for whoever needs to know every ref.
+    ///
+    /// # Errors
+    /// A ref is not as it was written.
+    pub fn whole(mut self) -> Result<Survey, Error> {
+        match self.damaged.is_empty() {
+            true => Ok(self),
+            false => Err(self.damaged.swap_remove(0)),
+        }
+    }
+
     fn sound<T>(&mut self, read: Result<Option<T>, Error>) -> Option<T> {
         read.unwrap_or_else(|damage| {
             self.damaged.push(damage);
@@ -285,11 +296,9 @@ impl Refs {
 
 /// Removes a ref for good; whether it was there.
 fn remove_ref(path: &Path) -> Result<bool, Error> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        removed => removed.at("remove", path)?,
-    }
-    sync_parent(path).map(|()| true)
+    let was_there = files::remove(path)?;
+    sync_parent(path)?;
+    Ok(was_there)
 }
 
 /// What a ref ends with, so that a flipped bit in it is noticed.

@@ -201,6 +201,11 @@ impl Store {
         PackWriter::create(self.clone(), lease.clone())
     }
 
+    /// How many packs are known.
+    pub fn pack_count(&self) -> usize {
+        self.0.index.read().packs().len()
+    }
+
     /// The folder it is in.
     pub fn folder(&self) -> &Path {
         &self.0.layout.root

@@ -12,6 +12,7 @@ mod page_set;
 mod page_table;
 mod region;
 mod report;
+mod retention;
 mod rev;
 
 pub use delta::{Delta, RegionDelta};
@@ -25,4 +26,5 @@ pub use page_set::PageSet;
 pub use page_table::{NAMES_PER_NODE, NewNode, PageTable, levels_for, names_in};
 pub use region::{Region, RegionKind, RegionName, RegionNameError};
 pub use report::{ErrorKind, ErrorReport};
+pub use retention::{Aged, KeepEvery, KeepEveryError, Retention};
 pub use rev::{Rev, RevError, RevTarget};

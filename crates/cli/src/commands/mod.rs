@@ -8,6 +8,7 @@ mod create;
 mod disk;
 mod doctor;
 mod down;
+mod gc;
 mod keeper;
 mod kill;
 mod list;
@@ -59,6 +60,7 @@ pub(crate) enum Command {
     Disk(disk::Disk),
     Network(network::Network),
     Rm(rm::Rm),
+    Gc(gc::Gc),
     Verify(verify::Verify),
     #[command(hide = true)]
     Completions(completions::Completions),
@@ -106,6 +108,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Disk(command) => command.run(&context),
         Command::Network(command) => command.run(&context),
         Command::Rm(command) => command.run(&context),
+        Command::Gc(command) => command.run(&context),
         Command::Verify(command) => command.run(&context),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),

@@ -63,6 +63,7 @@ pub fn serve(options: Options, ready: impl FnOnce(&NodeInfo)) -> Result<()> {
     let node = Arc::new(Node::open(home, options)?);
     node.remove_old_exports()?;
     node.sweep_heads();
+    node.keep_house()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

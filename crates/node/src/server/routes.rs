@@ -50,7 +50,9 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .routes(routes!(untag))
         .routes(routes!(screenshot))
         .routes(routes!(snapshot))
+        .routes(routes!(forget))
         .routes(routes!(verify))
+        .routes(routes!(gc))
         .routes(routes!(exports::export));
     let (router, description) =
         OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", routes).split_for_parts();
@@ -253,6 +255,15 @@ async fn untag(State(app): Shared, headers: HeaderMap, Path((text, tag)): Path<(
     operate(&app.node, &headers, Some(name.clone()), move |node, _| node.untag(&name, &tag)).await
 }
 
+/// Takes a snapshot out of the machine's history.
+#[utoipa::path(delete, path = "/machines/{name}/snapshots/{rev}", tag = "snapshots",
+    params(("name" = String, Path), ("rev" = String, Path)),
+    responses((status = 200, body = Forgotten), (status = "default", body = ErrorBody)))]
+async fn forget(State(app): Shared, headers: HeaderMap, Path((text, rev)): Path<(String, String)>) -> Answer {
+    let name = name(&text)?;
+    operate(&app.node, &headers, Some(name.clone()), move |node, _| node.forget(&name, &rev)).await
+}
+
 /// A running machine's screen.
 #[utoipa::path(get, path = "/machines/{name}/screenshot", tag = "machines", params(("name" = String, Path)),
     responses((status = 200, body = Vec<u8>, content_type = "image/png"), (status = "default", body = ErrorBody)))]
@@ -281,4 +292,12 @@ async fn snapshot(State(app): Shared, Path(rev): Path<String>) -> Answer {
 async fn verify(State(app): Shared, headers: HeaderMap, bytes: Bytes) -> Answer {
     let request: VerifyRequest = body(&bytes)?;
     operate(&app.node, &headers, None, move |node, progress| node.verify(&request, progress)).await
+}
+
+/// Applies policies and removes what nothing needs. Answers with progress where asked to.
+#[utoipa::path(post, path = "/gc", tag = "snapshots", request_body = GcRequest,
+    responses((status = 200, body = GcResult), (status = "default", body = ErrorBody)))]
+async fn gc(State(app): Shared, headers: HeaderMap, bytes: Bytes) -> Answer {
+    let request: GcRequest = body(&bytes)?;
+    operate(&app.node, &headers, None, move |node, progress| node.gc(&request, progress)).await
 }

@@ -52,13 +52,15 @@ pub(super) struct Mark<'a> {
 }
 
 impl<'a> Mark<'a> {
-    /// Follows these snapshots. `progress` hears how many of them are done.
+    /// Follows these snapshots. Packs that stay anyway need what their pages are changes of. `progress` hears how many
+    /// snapshots are done.
     ///
     /// # Errors
     /// Something on the way cannot be read: then it is not known what is garbage.
     pub(super) fn of(
         store: &'a Store,
         kept: &BTreeSet<SnapshotId>,
+        stays: &dyn Fn(&Pack) -> bool,
         progress: &dyn Fn(u64, u64),
     ) -> Result<Mark<'a>, Error> {
         let mut mark = Mark { store, snapshots: HashSet::new(), packs: BTreeMap::new() };
@@ -66,7 +68,7 @@ impl<'a> Mark<'a> {
             mark.snapshot(*id)?;
             progress(number, kept.len() as u64);
         }
-        mark.bases()?;
+        mark.bases(stays)?;
         Ok(mark)
     }
 
@@ -132,23 +134,39 @@ impl<'a> Mark<'a> {
         reached.insert(position)
     }
 
-    /// The pages that those reached are changes of.
-    fn bases(&mut self) -> Result<(), Error> {
+    /// What pages are changes of, in every pack that is not dead or `stays` anyway: also of pages that nothing needs now,
+    /// because as long as they are there a writer may find them and count on them.
+    fn bases(&mut self, stays: &dyn Fn(&Pack) -> bool) -> Result<(), Error> {
         let mut decoder = Decoder::new().at("start decompressing", &self.store.layout().root)?;
-        let mut bases = HashSet::new();
-        for reached in self.packs.values() {
-            let frames = (0..).zip(reached.pack.frames()).filter(|(_, frame)| frame.kind == Kind::Changes);
-            for (number, frame) in frames {
-                let live = |slot: &u32| reached.contains(frame.first_page + slot);
-                if (0..frame.pages).any(|slot| live(&slot)) {
-                    let names = decoder.check(&reached.pack, number)?.1;
-                    bases.extend((0..frame.pages).filter(live).map(|slot| PageHash(names[slot as usize])));
-                }
+        let mut seen = HashSet::new();
+        loop {
+            let mut packs = self.store.packs();
+            packs.retain(|pack| (stays(pack) || self.packs.contains_key(&pack.id)) && seen.insert(pack.id));
+            if packs.is_empty() {
+                return Ok(());
+            }
+            for pack in packs {
+                self.bases_of(&pack, &mut decoder)?;
             }
         }
-        for base in bases {
-            let place = self.store.find_whole(&base)?.ok_or_else(|| self.store.missing(&base))?;
-            self.place(place);
+    }
+
+    fn bases_of(&mut self, pack: &Arc<Pack>, decoder: &mut Decoder) -> Result<(), Error> {
+        let frames = (0..).zip(pack.frames()).filter(|(_, frame)| frame.kind == Kind::Changes);
+        for (number, frame) in frames {
+            for (position, base) in (frame.first_page..).zip(decoder.bases(pack, number)?) {
+                let is_needed = self.packs.get(&pack.id).is_some_and(|reached| reached.contains(position));
+                match self.store.find_whole(&PageHash(*base))? {
+                    Some(place) => {
+                        self.place(place);
+                    }
+                    None if is_needed => return Err(self.store.missing(&PageHash(*base))),
+                    None => tracing::warn!(
+                        "{}: a page that nothing needs is a change of none",
+                        pack.path.display()
+                    ),
+                }
+            }
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
-use watari_types::{ErrorReport, SnapshotId};
+use watari_types::{ErrorReport, Generation, MachineId, SnapshotId};
 
 use crate::error::{At, Error};
 use crate::files;
@@ -51,6 +51,8 @@ pub struct Collecting<'a> {
     pub patience: Duration,
     /// What is done right now, how many steps of how many.
     pub progress: &'a dyn Fn(&str, u64, u64),
+    /// Snapshots of machines that count as if they had been taken out of their histories, to see what that would free.
+    pub without: &'a BTreeSet<(MachineId, Generation)>,
 }
 
 /// What collecting garbage did, or would do.
@@ -96,7 +98,7 @@ impl Store {
             return Ok(Collected { is_held_back: true, ..done });
         }
         self.refresh()?;
-        let mark = self.mark(how)?;
+        let mark = self.mark(how, &|pack| !pack.is_condemned)?;
         self.sync_refs()?;
         self.judge(&mark, &mut done)?;
         self.refresh()?;
@@ -119,7 +121,7 @@ impl Store {
     ) -> Result<(), Error> {
         let lease = self.lease()?;
         self.root_orphans(&self.kept(how)?, &lease, done)?;
-        let mark = self.mark(how)?;
+        let mark = self.mark(how, &|pack| !candidates.has(pack))?;
         let plan = Plan::of(&candidates.uses(&mark));
         let rewritten = self.rewrite(&mark, &plan, &lease, how, done)?;
         let layout = self.layout();
@@ -131,14 +133,16 @@ impl Store {
         packs.try_for_each(|id| files::move_to(&layout.pack(*id), &layout.condemned_pack(*id)))
     }
 
-    fn mark(&self, how: &Collecting<'_>) -> Result<Mark<'_>, Error> {
-        Mark::of(self, &self.kept(how)?, &|at, of| (how.progress)("looking for what is needed", at, of))
+    fn mark(&self, how: &Collecting<'_>, stays: &dyn Fn(&Pack) -> bool) -> Result<Mark<'_>, Error> {
+        Mark::of(self, &self.kept(how)?, stays, &|at, of| {
+            (how.progress)("looking for what is needed", at, of)
+        })
     }
 
     /// What [`Store::collect`] would remove at least, if it were called now. Nothing is changed.
     pub fn collect_dry(&self, how: &Collecting<'_>) -> Result<Collected, Error> {
         let candidates = self.candidates()?;
-        let mark = self.mark(how)?;
+        let mark = self.mark(how, &|pack| !candidates.has(pack))?;
         let uses = candidates.uses(&mark);
         let plan = Plan::of(&uses);
         let uses: BTreeMap<PackId, Use> = uses.into_iter().map(|pack| (pack.id, pack)).collect();
@@ -159,9 +163,11 @@ impl Store {
     fn kept(&self, how: &Collecting<'_>) -> Result<BTreeSet<SnapshotId>, Error> {
         let mut kept: BTreeSet<SnapshotId> = (how.also)().into_iter().collect();
         for machine in self.machines_with_refs()? {
-            for id in self.refs(machine).read_all()? {
-                kept.insert(id?);
-            }
+            let survey = self.refs(machine).survey()?.whole()?;
+            let is_out = |generation: Generation| how.without.contains(&(machine, generation));
+            let snapshots = survey.snapshots.into_iter().filter(|(generation, _)| !is_out(*generation));
+            kept.extend(snapshots.map(|(_, id)| id));
+            kept.extend(survey.tags.into_values().chain(survey.head.map(|head| head.id)));
         }
         Ok(kept)
     }
@@ -261,6 +267,10 @@ impl Candidates {
             Use { id: pack.id, bytes: length(&pack.path), pages: pack.pages().len() as u64, needed }
         };
         self.packs.iter().map(one).collect()
+    }
+
+    fn has(&self, pack: &Pack) -> bool {
+        self.packs.iter().any(|candidate| candidate.id == pack.id)
     }
 
     fn not_needed(&self, mark: &Mark<'_>) -> impl Iterator<Item = &(SnapshotId, PathBuf)> {

@@ -34,17 +34,29 @@ impl Decoder {
 
     /// Reads a frame as it is stored.
     fn fetch(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<(), Error> {
+        self.read(pack, frame, pack.frames()[frame as usize].bytes as usize)
+    }
+
+    /// Reads the beginning of a frame.
+    fn read(&mut self, pack: &Arc<Pack>, frame: u32, bytes: usize) -> Result<(), Error> {
         let frame = &pack.frames()[frame as usize];
         let open = match self.open.take().filter(|(opened, _)| Arc::ptr_eq(opened, pack)) {
             Some(open) => open,
             None => (Arc::clone(pack), files::open(&pack.path)?.0),
         };
         let (_, file) = self.open.insert(open);
-        self.stored.resize(frame.bytes as usize, 0);
+        self.stored.resize(bytes, 0);
         file.read_exact_at(&mut self.stored, frame.offset).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => broken(pack, frame, "ends early"),
             _ => Error::io("read", &pack.path, e),
         })
+    }
+
+    /// What the pages of a frame are changes of, one for each; nothing for whole pages. Nothing is checked.
+    pub(crate) fn bases(&mut self, pack: &Arc<Pack>, frame: u32) -> Result<&[[u8; 32]], Error> {
+        let bytes = pack.frames()[frame as usize].names_bytes();
+        self.read(pack, frame, bytes)?;
+        Ok(self.stored.as_chunks().0)
     }
 
     /// What a frame holds. Relies on the frame's checksum: the pages are not hashed.

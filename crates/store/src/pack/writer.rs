@@ -105,8 +105,8 @@ impl PackWriter {
             return Ok(false);
         }
         match self.change_of(page, former) {
-            Some((base, change)) => self.add(hash, &change, Some(base))?,
-            None => self.add(hash, page, None)?,
+            Some((base, change)) if self.may_change(&hash) => self.add(hash, &change, Some(base))?,
+            _ => self.add(hash, page, None)?,
         }
         Ok(true)
     }
@@ -167,8 +167,8 @@ impl PackWriter {
             return Ok(());
         }
         match node.former.and_then(|former| self.change_from(node.page, &former)) {
-            Some((base, change)) => self.add(node.name, &change, Some(base)),
-            None => self.add(node.name, node.page, None),
+            Some((base, change)) if self.may_change(&node.name) => self.add(node.name, &change, Some(base)),
+            _ => self.add(node.name, node.page, None),
         }
     }
 
@@ -178,6 +178,11 @@ impl PackWriter {
 
     fn has(&self, hash: &PageHash) -> bool {
         self.is_put(hash) || self.store.keeps(hash, &self.lease)
+    }
+
+    /// Whether the page may be stored as a change. One that is condemned with its bytes would otherwise be found before it.
+    fn may_change(&self, hash: &PageHash) -> bool {
+        !self.store.contains(hash)
     }
 
     /// How the page differs from what it was, or from what that is a change of; if it is worth it.

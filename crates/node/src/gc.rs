@@ -1,0 +1,202 @@
+//! Histories that stay as small as is wanted: what policies do not keep expires, and what nothing needs is removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use watari_keeper::home::MachineHome;
+use watari_keeper::protocol::Progress;
+use watari_keeper::record::MachineState;
+use watari_store::{Collecting, Survey};
+use watari_types::{Aged, ErrorReport, Generation, MachineId, MachineName, SnapshotId};
+
+use crate::api::{Forgotten, GcRequest, GcResult};
+use crate::create::now_unix_ms;
+use crate::node::{Node, OnProgress, hold};
+use crate::{Error, Result};
+
+/// How long a collection waits for snapshots that are being made. What they may need is left to the next one.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How often policies are applied.
+const ROUND: Duration = Duration::from_secs(60);
+/// Garbage is collected by itself at most so often,
+const REST: Duration = Duration::from_secs(300);
+/// and in at most this part of the time.
+const SHARE: u32 = 20;
+/// So many new packs are merged though nothing expired.
+const NEW_PACKS: usize = 64;
+
+/// Snapshots that are in use though no ref may name them, each so many times.
+#[derive(Clone, Default)]
+pub(crate) struct Pins(Arc<Mutex<BTreeMap<SnapshotId, usize>>>);
+
+/// Keeps a snapshot until it is dropped.
+pub(crate) struct Pin {
+    pins: Pins,
+    id: SnapshotId,
+}
+
+impl Pins {
+    pub(crate) fn pin(&self, id: SnapshotId) -> Pin {
+        *hold(&self.0).entry(id).or_default() += 1;
+        Pin { pins: self.clone(), id }
+    }
+
+    fn all(&self) -> Vec<SnapshotId> {
+        hold(&self.0).keys().copied().collect()
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = hold(&self.pins.0);
+        let Some(count) = pins.get_mut(&self.id) else { return };
+        *count -= 1;
+        if *count == 0 {
+            pins.remove(&self.id);
+        }
+    }
+}
+
+impl Node {
+    /// Applies every machine's policy, then removes what nothing needs and merges small packs.
+    pub(crate) fn gc(&self, request: &GcRequest, progress: OnProgress) -> Result<GcResult> {
+        let (mut expired, mut left) = (BTreeSet::new(), Vec::new());
+        for name in self.home.machine_names()? {
+            // A machine whose policy cannot be read keeps all it has.
+            match self.expire(&name, request.dry_run) {
+                Ok((machine, generations)) => {
+                    expired.extend(generations.into_iter().map(|gone| (machine, gone)))
+                }
+                Err(error) => left.push(format!("{name}: {}", ErrorReport::chain(&error))),
+            }
+        }
+        let how = Collecting {
+            also: &|| self.pins.all(),
+            patience: PATIENCE,
+            progress: &|step, done, total| progress(Progress { step: step.to_owned(), done, total }),
+            without: &expired,
+        };
+        let done = if request.dry_run { self.store.collect_dry(&how)? } else { self.store.collect(&how)? };
+        Ok(GcResult {
+            freed_bytes: done.freed_bytes(),
+            dry_run: request.dry_run,
+            snapshots_expired: expired.len() as u64,
+            snapshots_removed: done.snapshots_removed,
+            packs_removed: done.packs_removed,
+            packs_written: done.packs_written,
+            is_held_back: done.is_held_back,
+            left: left.into_iter().chain(done.left).collect(),
+        })
+    }
+
+    /// Takes out of the machine's history what its policy does not keep, unless `dry`; which snapshots these are.
+    fn expire(&self, name: &MachineName, dry: bool) -> Result<(MachineId, BTreeSet<Generation>)> {
+        let _busy = self.blocking_lock(name);
+        let (machine, generations) = self.expired(name)?;
+        if !dry {
+            let refs = self.store.refs(machine);
+            generations.iter().try_for_each(|generation| refs.remove(*generation).map(drop))?;
+        }
+        Ok((machine, generations))
+    }
+
+    /// The snapshots that the machine's policy does not keep.
+    fn expired(&self, name: &MachineName) -> Result<(MachineId, BTreeSet<Generation>)> {
+        let (home, file) = self.machine(name)?;
+        let machine = file.config.id;
+        if file.retention.is_empty() {
+            return Ok((machine, BTreeSet::new()));
+        }
+        let survey = self.store.refs(machine).survey()?.whole()?;
+        let held = held(&home, &survey)?;
+        let mut aged = Vec::with_capacity(survey.snapshots.len());
+        for (generation, id) in survey.snapshots {
+            let created_unix_ms = self.store.snapshot(id)?.draft.created_unix_ms;
+            aged.push(Aged { generation, created_unix_ms, is_held: held.contains(&id) });
+        }
+        Ok((machine, file.retention.expired(&aged, now_unix_ms())))
+    }
+
+    /// Takes a snapshot out of the machine's history. What it alone held is removed when garbage is collected.
+    pub(crate) fn forget(&self, name: &MachineName, rev: &str) -> Result<Forgotten> {
+        let (generation, id) = self.in_history(name, rev)?;
+        let (home, file) = self.machine(name)?;
+        let refs = self.store.refs(file.config.id);
+        let survey = refs.survey()?;
+        let refused =
+            |problem: String, hint: String| Error::BadRevision { rev: rev.to_owned(), problem, hint };
+        if let Some((tag, _)) = survey.tags.iter().find(|(_, of)| **of == id) {
+            let hint = format!("`watari tag --remove {name}@{tag}` takes it away");
+            return Err(refused(format!("has the tag {tag}"), hint));
+        }
+        if held(&home, &survey)?.contains(&id) {
+            let hint = "it goes with the machine, or after the next snapshot".to_owned();
+            return Err(refused(format!("is what {name} descends from now"), hint));
+        }
+        refs.remove(generation)?;
+        Ok(Forgotten { name: name.clone(), generation, id })
+    }
+
+    /// Applies policies and collects garbage where that is worth it, for as long as the node is there.
+    pub(crate) fn keep_house(self: &Arc<Self>) -> Result<()> {
+        let node = Arc::downgrade(self);
+        let thread = thread::Builder::new().name("housekeeping".to_owned()).spawn(move || keep_house(&node));
+        thread.map(drop).map_err(Error::io("start a thread for", self.home.root()))
+    }
+}
+
+/// The snapshots that stay whatever a policy says: tagged ones, and what the machine's present state descends from.
+fn held(home: &MachineHome, survey: &Survey) -> Result<BTreeSet<SnapshotId>> {
+    let state = MachineState::load(home)?;
+    let present = survey.head.map(|head| head.id).into_iter().chain(state.base.map(|base| base.id));
+    Ok(survey.tags.values().copied().chain(present).chain(state.resume_from).collect())
+}
+
+/// A round now and then. It may end at any instant with the process: what is half done is done next time.
+fn keep_house(node: &Weak<Node>) {
+    let mut next = Instant::now() + ROUND;
+    let mut packs = None;
+    loop {
+        thread::sleep(ROUND);
+        let Some(node) = node.upgrade() else { return };
+        if let Err(error) = round(&node, &mut next, &mut packs) {
+            tracing::warn!("garbage is not collected: {}", ErrorReport::chain(&error));
+        }
+    }
+}
+
+fn round(node: &Node, next: &mut Instant, packs: &mut Option<usize>) -> Result<()> {
+    let mut has_expired = false;
+    for name in node.home.machine_names()? {
+        has_expired |= node.expired(&name).is_ok_and(|(_, generations)| !generations.is_empty());
+    }
+    node.store.refresh()?;
+    let has_new = packs.is_none_or(|packs| node.store.pack_count() >= packs + NEW_PACKS);
+    if Instant::now() < *next || !has_expired && !has_new {
+        return Ok(());
+    }
+    let begun = Instant::now();
+    let done = node.gc(&GcRequest::default(), &|_| ());
+    *next = Instant::now() + REST.max(begun.elapsed() * SHARE);
+    *packs = Some(node.store.pack_count());
+    tracing::info!(?done, "garbage was collected");
+    done.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_stays_pinned_as_long_as_anybody_uses_it() {
+        let pins = Pins::default();
+        let id = SnapshotId([1; 32]);
+        let (one, other) = (pins.pin(id), pins.pin(id));
+        drop(one);
+        assert_eq!(pins.all(), [id]);
+        drop(other);
+        assert_eq!(pins.all(), []);
+    }
+}
