@@ -124,8 +124,13 @@ impl<'a> Mark<'a> {
         if name.is_zero_page() {
             return Ok(false);
         }
-        let place = self.store.find(name).ok_or_else(|| self.store.missing(name))?;
-        Ok(self.place(place))
+        let mut place = self.store.find(name);
+        if place.is_none() {
+            // Of a snapshot that was published since.
+            self.store.refresh()?;
+            place = self.store.find(name);
+        }
+        Ok(self.place(place.ok_or_else(|| self.store.missing(name))?))
     }
 
     fn place(&mut self, place: Place) -> bool {

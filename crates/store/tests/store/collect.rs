@@ -167,6 +167,17 @@ fn what_a_writer_has_found_stays_until_it_is_done() {
 }
 
 #[test]
+fn what_is_published_meanwhile_is_needed() {
+    let (_folder, store) = store();
+    let first = commit(&store, 1, None, &[(0, 3)]);
+    let other = Store::open(store.folder()).unwrap();
+    let changes: Vec<_> = (0..50).map(|index| (index, 700 + index)).collect();
+    let (second, done) = collect_during(&store, || commit(&other, 2, Some(first), &changes));
+    assert_eq!((done.packs_removed, done.snapshots_removed, done.is_held_back), (0, 0, false), "{done:?}");
+    check(&store, second, &changes.into_iter().collect());
+}
+
+#[test]
 fn where_damage_hides_what_is_needed_nothing_is_removed() {
     let (_folder, store) = store();
     commit(&store, 1, None, &[(0, 3)]);
