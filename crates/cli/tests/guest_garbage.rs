@@ -4,6 +4,7 @@
 
 mod lab;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -59,6 +60,12 @@ fn what_a_policy_keeps_stays_right_while_the_rest_is_removed_under_a_running_gue
     for generation in [5, 30, 27, 15] {
         check(&lab, "m", generation);
     }
+    // Without any of Watari's code every bit of one is found right, too.
+    let reader = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tools/watari-read");
+    lab::programs::run(
+        "python3",
+        [OsStr::new(reader), lab.home().join("store").as_os_str(), OsStr::new("m@27")],
+    );
 }
 
 #[test]

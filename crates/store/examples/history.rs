@@ -1,19 +1,21 @@
 //! What a long history costs besides the pages themselves: manifests with their lists of what changed, and trees; and how
-//! long it takes to read what the newest snapshot holds.
+//! long it takes to read what the newest snapshot holds; then, what collecting garbage costs, and leaves, once only every
+//! tenth snapshot is kept.
 //!
 //! `cargo run --release -p watari-store --example history [SNAPSHOTS] [PAGES CHANGED IN EACH]`
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement to be read")]
 
-use std::collections::BTreeMap;
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
-use watari_store::{NodeKey, Regions, SnapshotDraft, Store};
+use watari_store::{Collecting, NodeKey, Regions, SnapshotDraft, Store};
 use watari_types::{
     Boot, Delta, Epoch, Generation, MachineConfig, MachineId, PAGE_SIZE, Page, PageHash, Region, RegionName,
     SnapshotId,
 };
 
+const MACHINE: MachineId = MachineId([1; 16]);
 /// 1 GiB of memory, and a disk of 8 GiB a quarter of which is in use.
 const RAM: u32 = 1 << 18;
 const DISK: u32 = 1 << 21;
@@ -52,7 +54,7 @@ fn changes(random: &mut Random, pages: u32, count: u32, number: &mut u32) -> BTr
 fn draft(generation: u64, parent: Option<SnapshotId>, regions: &[Region]) -> SnapshotDraft {
     SnapshotDraft {
         config: MachineConfig {
-            id: MachineId([1; 16]),
+            id: MACHINE,
             memory_bytes: 1 << 30,
             cpus: 1,
             machine_type: "pc-q35-8.2".to_owned(),
@@ -113,8 +115,9 @@ fn main() {
             trees.push((stored, begun.elapsed().as_secs_f64() * 1e3));
         }
         let draft = draft(generation, parent, &regions);
-        let (id, bytes) =
-            store.publish(&draft, &delta, &mut held, None, &key, &store.lease().unwrap()).unwrap();
+        let lease = store.lease().unwrap();
+        let (id, bytes) = store.publish(&draft, &delta, &mut held, None, &key, &lease).unwrap();
+        store.refs(MACHINE).add(Generation(generation), id, &lease).unwrap();
         manifests.push(bytes);
         parent = Some(id);
         if [1, 10].contains(&generation) || generation + 33 >= u64::from(snapshots) {
@@ -143,4 +146,31 @@ fn main() {
         each(bytes),
         each(manifests[1..].iter().sum())
     );
+    collect(&store, snapshots);
+}
+
+fn collect(store: &Store, snapshots: u32) {
+    let tell = |what: &str, how: &Collecting<'_>| {
+        let (begun, packs, before) = (Instant::now(), store.pack_count(), store.bytes().unwrap());
+        let done = store.collect(how).unwrap();
+        let now = store.bytes().unwrap();
+        println!(
+            "{what}: {:.1} s, {packs} packs become {}, {before} bytes {now}, {} written",
+            begun.elapsed().as_secs_f64(),
+            store.pack_count(),
+            done.written_bytes
+        );
+    };
+    let how = Collecting {
+        also: &Vec::new,
+        patience: Duration::from_secs(60),
+        progress: &|_, _, _| (),
+        without: &BTreeSet::new(),
+    };
+    tell("garbage collected with all needed", &how);
+    for generation in (1..u64::from(snapshots)).filter(|generation| generation % 10 != 0) {
+        store.refs(MACHINE).remove(Generation(generation)).unwrap();
+    }
+    tell("every tenth kept", &how);
+    tell("and again", &how);
 }

@@ -192,15 +192,23 @@ impl Store {
     }
 
     fn put_trees_of_orphans(&self, kept: &BTreeSet<SnapshotId>, lease: &Lease) -> Result<u64, Error> {
-        let mut pack = self.new_pack(lease)?;
+        let mut orphans = Vec::new();
         for id in kept {
             let snapshot = self.snapshot(*id)?;
             let is_orphan = snapshot.draft.parent.is_some_and(|parent| !kept.contains(&parent));
             if is_orphan && !snapshot.roots.is_empty() && !self.has_trees(&snapshot) {
-                pack.put_trees_now(&mut self.regions(*id)?, &snapshot.draft.regions)?;
+                orphans.push(snapshot);
             }
         }
-        Ok(pack.finish()?.stored_bytes)
+        // In the order of history, so that of each only what is not in the one before has to be written.
+        orphans.sort_by_key(|snapshot| (snapshot.draft.created_unix_ms, snapshot.draft.generation));
+        let mut bytes = 0;
+        for orphan in orphans {
+            let mut pack = self.new_pack(lease)?;
+            pack.put_trees_now(&mut self.regions(orphan.id)?, &orphan.draft.regions)?;
+            bytes += pack.finish()?.stored_bytes;
+        }
+        Ok(bytes)
     }
 
     /// Whether all leases are over that there are now.
