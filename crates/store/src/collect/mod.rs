@@ -109,7 +109,8 @@ impl Store {
     /// holders have made.
     fn candidates(&self) -> Result<Candidates, Error> {
         self.refresh()?;
-        Ok(Candidates { packs: self.packs(), snapshots: manifests_in(&self.layout().snapshots())? })
+        let packs = self.packs().into_iter().map(|pack| (pack.id, pack)).collect();
+        Ok(Candidates { packs, snapshots: manifests_in(&self.layout().snapshots())? })
     }
 
     /// Merges what is worth it, and puts aside what is not needed.
@@ -229,41 +230,51 @@ impl Store {
     fn judge(&self, mark: &Mark<'_>, done: &mut Collected) -> Result<(), Error> {
         let layout = self.layout();
         for path in files::list(&layout.condemned())? {
-            let stem = path.file_stem().and_then(|stem| stem.to_str());
-            let (is_needed, back) = match (path.extension().and_then(|end| end.to_str()), stem) {
-                (Some("pack"), Some(stem)) => match PackId::parse(stem) {
-                    // Of one that cannot be read nobody knows what it holds.
-                    Some(id) if self.is_unreadable(id) => (true, layout.pack(id)),
-                    Some(id) => {
-                        let reached = mark.packs.get(&id).is_some_and(|reached| reached.pack.is_condemned);
-                        (reached, layout.pack(id))
-                    }
-                    None => continue,
-                },
-                (Some("snap"), Some(stem)) => match stem.parse() {
-                    Ok(id) => (mark.snapshots.contains(&id), layout.snapshot(id)),
-                    Err(_) => continue,
-                },
-                _ => continue,
-            };
-            if is_needed {
-                files::move_to(&path, &back)?;
-                continue;
+            match Condemned::parse(&path) {
+                None => continue,
+                Some(Condemned::Pack(id)) if self.is_needed(id, mark) => {
+                    files::move_to(&path, &layout.pack(id))?;
+                    continue;
+                }
+                Some(Condemned::Snapshot(id)) if mark.snapshots.contains(&id) => {
+                    files::move_to(&path, &layout.snapshot(id))?;
+                    continue;
+                }
+                Some(Condemned::Pack(_)) => done.packs_removed += 1,
+                Some(Condemned::Snapshot(_)) => done.snapshots_removed += 1,
             }
             done.removed_bytes += length(&path);
             files::remove(&path)?;
-            match path.extension().is_some_and(|end| end == "pack") {
-                true => done.packs_removed += 1,
-                false => done.snapshots_removed += 1,
-            }
         }
         Ok(())
+    }
+
+    /// Whether a condemned pack is needed. Of one that cannot be read nobody knows.
+    fn is_needed(&self, pack: PackId, mark: &Mark<'_>) -> bool {
+        let is_reached = |reached: &Reached| reached.pack.is_condemned;
+        self.is_unreadable(pack) || mark.packs.get(&pack).is_some_and(is_reached)
+    }
+}
+
+/// Something in `condemned/`.
+enum Condemned {
+    Pack(PackId),
+    Snapshot(SnapshotId),
+}
+
+impl Condemned {
+    fn parse(path: &Path) -> Option<Condemned> {
+        let name = path.file_name()?.to_str()?;
+        if let Some(id) = name.strip_suffix(".pack") {
+            return PackId::parse(id).map(Condemned::Pack);
+        }
+        name.strip_suffix(".snap")?.parse().ok().map(Condemned::Snapshot)
     }
 }
 
 /// What may be removed.
 struct Candidates {
-    packs: Vec<Arc<Pack>>,
+    packs: BTreeMap<PackId, Arc<Pack>>,
     snapshots: Vec<(SnapshotId, PathBuf)>,
 }
 
@@ -274,11 +285,11 @@ impl Candidates {
             let needed = mark.packs.get(&pack.id).map_or(0, Reached::len);
             Use { id: pack.id, bytes: length(&pack.path), pages: pack.pages().len() as u64, needed }
         };
-        self.packs.iter().map(one).collect()
+        self.packs.values().map(one).collect()
     }
 
     fn has(&self, pack: &Pack) -> bool {
-        self.packs.iter().any(|candidate| candidate.id == pack.id)
+        self.packs.contains_key(&pack.id)
     }
 
     fn not_needed(&self, mark: &Mark<'_>) -> impl Iterator<Item = &(SnapshotId, PathBuf)> {
