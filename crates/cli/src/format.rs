@@ -49,6 +49,21 @@ pub(crate) fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{plural}")
 }
 
+/// A path in a guest's file system: what would move a terminal's cursor, or is no text, is escaped.
+pub(crate) fn path(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                '\'' | '"' => text.push(letter),
+                _ => text.extend(letter.escape_debug()),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| text += &format!("\\x{byte:02x}"));
+    }
+    text
+}
+
 /// Enough of an id to tell it from others.
 pub(crate) fn short(id: impl ToString) -> String {
     id.to_string().chars().take(12).collect()
@@ -65,6 +80,14 @@ mod tests {
             shown,
             ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 MiB", "1.0 GiB", "16384.0 PiB"]
         );
+    }
+
+    #[test]
+    fn paths_cannot_speak_to_the_terminal() {
+        assert_eq!(path("/tmp/größe \"1\"".as_bytes()), "/tmp/größe \"1\"");
+        assert_eq!(path(b"/a\nb\x1b[2J\\"), r"/a\nb\u{1b}[2J\\");
+        assert_eq!(path("/\u{202e}fdp\u{9b}".as_bytes()), r"/\u{202e}fdp\u{9b}");
+        assert_eq!(path(b"/\xff\xc3/\xc3\xa9"), r"/\xff\xc3/é");
     }
 
     #[test]

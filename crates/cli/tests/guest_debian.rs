@@ -23,17 +23,22 @@ fn debian_is_killed_and_restored_20_times_and_its_file_system_and_databases_stay
     debian::create(&lab, NAME);
     debian::start(&lab, NAME, chance.seed);
     let mut life = Life { console: lab.listen_from_start(NAME), lab: &lab, chance, taken: Vec::new() };
+    let mut last_found: Option<debian::OnDisk> = None;
     for round in 0..ROUNDS {
         life.is_captured();
         let end = End::ALL[round % End::ALL.len()];
         life.ends(end);
         let back_to = life.pick();
         life.is_restored(back_to);
-        let on_disk = debian::counters_on_disk(&lab, &format!("{NAME}@{}", back_to.generation));
-        let [from, to] = [back_to.printed_before, back_to.printed_after + 1];
+        let found = debian::on_disk(&lab, &format!("{NAME}@{}", back_to.generation));
+        let ([from, to], on_disk) = ([back_to.printed_before, back_to.printed_after + 1], &found.counters);
         assert!(on_disk.iter().all(|n| (from..=to).contains(n)), "{on_disk:?} on the disk of {back_to:?}");
+        if let Some(before) = &last_found {
+            found.differs_as_told(&lab, before);
+        }
         let checked = life.checks_everything();
         eprintln!("round {round}: {end:?}, back to {back_to:?}; on disk {on_disk:?}, checked at {checked}");
+        last_found = Some(found);
     }
     let report = lab.ok(&["verify", NAME]);
     assert_eq!(report["damaged"].as_array().unwrap().len(), 0, "{report}");

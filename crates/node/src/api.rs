@@ -3,6 +3,8 @@
 //! Long work answers either with its result alone or, to a client that accepts `application/x-ndjson`, with
 //! lines of [`Reply`](watari_keeper::protocol::Reply): `progress` lines, then one `done` or `error`.
 
+mod diff;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,8 @@ use utoipa::ToSchema;
 use watari_keeper::protocol::{Checkpointed, PauseParts};
 use watari_keeper::record::Phase;
 use watari_types::{Epoch, ErrorReport, Generation, MachineId, MachineName, NodeId, SnapshotId};
+
+pub use diff::*;
 
 /// The media type that asks for progress lines.
 pub const NDJSON: &str = "application/x-ndjson";

@@ -4,7 +4,7 @@
 //!   watari (cli) ──HTTP, unix socket──┐                  ┌── keeper (a process for each running machine)
 //!                                     ▼                  │
 //!   browser ──HTTP, 127.0.0.1──► server ──► Node ──► supervise
-//!                                            │ create, lifecycle, network, ending, branch, history, remove, exports
+//!                                            │ create, lifecycle, network, ending, branch, history, diff, remove, exports
 //!                                            └──► store, machine.toml, state.json
 //! ```
 //!
@@ -16,6 +16,7 @@ mod accel;
 pub mod api;
 mod branch;
 mod create;
+mod diff;
 pub mod doctor;
 mod ending;
 mod error;

@@ -73,6 +73,11 @@ impl PageSet {
         self.0.iter()
     }
 
+    /// The pages that are in `range`, ascending, in time proportional to how many these are.
+    pub fn within(&self, range: std::ops::Range<u32>) -> impl Iterator<Item = u32> + '_ {
+        self.0.range(range)
+    }
+
     /// The pages as maximal runs of neighbours, ascending.
     pub fn runs(&self) -> impl Iterator<Item = std::ops::Range<u32>> + '_ {
         let mut pages = self.0.iter().peekable();
@@ -109,6 +114,14 @@ mod tests {
         let set: PageSet = [5, 1, 2, 3, 9].into_iter().collect();
         assert_eq!(set.runs().collect::<Vec<_>>(), [1..4, 5..6, 9..10]);
         assert_eq!(set.len(), 5);
+    }
+
+    #[test]
+    fn what_is_within_a_range_begins_and_ends_with_it() {
+        let set: PageSet = [1, 5, 6, 70_000].into_iter().collect();
+        assert_eq!(set.within(5..70_000).collect::<Vec<_>>(), [5, 6]);
+        assert_eq!(set.within(0..0).count() + set.within(2..5).count(), 0);
+        assert_eq!(set.within(6..u32::MAX).collect::<Vec<_>>(), [6, 70_000]);
     }
 
     #[test]

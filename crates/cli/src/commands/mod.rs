@@ -5,6 +5,7 @@ mod clone;
 mod completions;
 mod console;
 mod create;
+mod diff;
 mod disk;
 mod doctor;
 mod down;
@@ -51,6 +52,7 @@ pub(crate) enum Command {
     List(list::List),
     Show(show::Show),
     Log(log::Log),
+    Diff(diff::Diff),
     Tag(tag::Tag),
     Checkpoint(checkpoint::Checkpoint),
     Restore(restore::Restore),
@@ -99,6 +101,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::List(command) => command.run(&context),
         Command::Show(command) => command.run(&context),
         Command::Log(command) => command.run(&context),
+        Command::Diff(command) => command.run(&context),
         Command::Tag(command) => command.run(&context),
         Command::Checkpoint(command) => command.run(&context),
         Command::Restore(command) => command.run(&context),

@@ -8,6 +8,8 @@ fn a_machine_that_is_not_there_is_unknown_to_every_command() {
     for line in [
         "show zzz",
         "log zzz",
+        "diff zzz",
+        "diff zzz@1 zzz@2",
         "tag zzz@1 t",
         "tag --remove zzz@t",
         "start zzz",

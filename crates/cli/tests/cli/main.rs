@@ -6,6 +6,7 @@
 mod common;
 mod create;
 mod daemon;
+mod diff;
 mod doctor;
 mod machine;
 mod revision;

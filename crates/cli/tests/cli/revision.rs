@@ -13,13 +13,15 @@ fn a_revision_that_nothing_answers_to_changes_nothing() {
             format!("restore {rev}"),
             format!("clone {rev} new"),
             format!("disk serve {rev}"),
+            format!("diff {rev}"),
+            format!("diff {rev} m"),
             format!("tag {rev} t"),
             format!("tag --remove {rev}"),
         ] {
             assert_eq!(bench.json(&line).error_kind(), "bad_revision", "{line}");
         }
     }
-    for line in ["restore m", "clone m new", "disk serve m", "tag m t", "tag --remove m"] {
+    for line in ["restore m", "clone m new", "disk serve m", "diff m", "tag m t", "tag --remove m"] {
         assert_eq!(bench.json(line).error_kind(), "bad_revision", "{line}");
     }
     assert_eq!(bench.machine_files(), before);

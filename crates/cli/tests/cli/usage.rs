@@ -25,6 +25,8 @@ fn what_is_not_understood_exits_with_2() {
         "create x --demo --memory much",
         "clone a b --network loose",
         "disk",
+        "diff",
+        "diff a b c",
     ] {
         let done = bench.run(line.split_whitespace());
         assert_eq!((done.code, done.stdout.as_str()), (Some(2), ""), "{line}: {done:?}");
@@ -49,6 +51,8 @@ fn without_a_daemon_every_command_says_how_to_start_it() {
         "list",
         "show m",
         "log m",
+        "diff m",
+        "diff m@1 m@2",
         "tag m t",
         "tag --remove m@t",
         "create m --demo",
@@ -87,7 +91,9 @@ fn a_name_that_would_leave_the_home_is_refused() {
     for line in ["create ../x --demo", "start ../x", "rm ../x", "clone m ../x", "log ../x", "verify ../x"] {
         assert_eq!(bench.json(line).error_kind(), "bad_name", "{line}");
     }
-    for line in ["show ../x", "restore ../x", "clone ../x y", "disk serve m@", "show @3"] {
+    for line in
+        ["show ../x", "restore ../x", "clone ../x y", "disk serve m@", "show @3", "diff ../x", "diff m ../x"]
+    {
         assert_eq!(bench.json(line).error_kind(), "bad_revision", "{line}");
     }
 }

@@ -2,10 +2,12 @@
 #![allow(unreachable_pub, reason = "a module of a test program")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must say so and fail")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::lab::programs::{self, Running, ServedDisk, said};
@@ -64,10 +66,69 @@ pub fn start(lab: &Lab, name: &str, seed: u64) {
     lab.listen_from_start(name).wait_for("COMMIT 1.");
 }
 
+/// What a snapshot's disk holds.
+pub struct OnDisk {
+    revision: String,
+    files: Contents,
+    /// The last transactions that the two databases and the file beside them know of.
+    pub counters: Vec<u64>,
+}
+
+impl OnDisk {
+    /// Asks for what differs on another disk, and compares that with the files themselves.
+    pub fn differs_as_told(&self, lab: &Lab, other: &OnDisk) {
+        let told = lab.ok(&["diff", &self.revision, &other.revision]);
+        let volumes =
+            told["disks"].as_array().unwrap().iter().flat_map(|disk| disk["volumes"].as_array().unwrap());
+        let volumes: Vec<&Value> = volumes.collect();
+        assert!(
+            volumes.iter().all(|volume| volume["problem"].is_null() && volume["unlisted"] == 0),
+            "{told}"
+        );
+        let files: Vec<&Value> =
+            volumes.iter().flat_map(|volume| volume["files"].as_array().unwrap()).collect();
+        let paths = |is_told: &dyn Fn(&Value) -> bool| -> BTreeSet<String> {
+            let paths = files.iter().filter(|file| is_told(file)).map(|file| file["path"].as_str().unwrap());
+            paths.filter(|path| path.starts_with(FOLDER)).map(str::to_owned).collect()
+        };
+        let [before, after] = [&self.files, &other.files];
+        let only = |in_one: &Contents, other: &Contents| -> BTreeSet<String> {
+            in_one.keys().filter(|path| !other.contains_key(*path)).cloned().collect()
+        };
+        assert_eq!(paths(&|file| file["change"] == "added"), only(after, before), "{told}");
+        assert_eq!(paths(&|file| file["change"] == "removed"), only(before, after), "{told}");
+        // A file may also have been written anew with what it held.
+        let aspect = |file: &Value| file["what"].as_array().unwrap().contains(&"content".into());
+        let changed = paths(&|file| file["change"] == "changed" && aspect(file));
+        let differs = |path: &&String| after.get(*path).is_some_and(|content| *content != before[*path]);
+        let missed: Vec<&String> =
+            before.keys().filter(differs).filter(|path| !changed.contains(*path)).collect();
+        assert!(missed.is_empty(), "{missed:?}: {told}");
+    }
+}
+
+/// Files, and folders, whose content is none.
+type Contents = BTreeMap<String, Vec<u8>>;
+
+/// What is in a folder, by paths that begin with `below`.
+fn contents(folder: &Path, below: &str) -> Contents {
+    let mut found = Contents::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{below}/{}", entry.file_name().into_string().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            found.append(&mut contents(&entry.path(), &path));
+            found.insert(path, Vec::new());
+        } else {
+            found.insert(path, fs::read(entry.path()).unwrap());
+        }
+    }
+    found
+}
+
 /// Checks a snapshot's disk as a host would that was given it after a loss of power: the journal is replayed and
-/// nothing else is to be repaired, both databases and all durable files are whole. Returns the last transactions that
-/// the two databases and the file beside them know of.
-pub fn counters_on_disk(lab: &Lab, revision: &str) -> Vec<u64> {
+/// nothing else is to be repaired, both databases and all durable files are whole.
+pub fn on_disk(lab: &Lab, revision: &str) -> OnDisk {
     let own = large_folder();
     let (disk, content) = (own.path().join("disk"), own.path().join("content"));
     let served = ServedDisk::of(lab, revision);
@@ -78,11 +139,14 @@ pub fn counters_on_disk(lab: &Lab, revision: &str) -> Vec<u64> {
 
     fs::create_dir(&content).unwrap();
     programs::run("debugfs", ["-R", &format!("rdump {FOLDER} {}", path(&content)), path(&disk)]);
+    // The check lets SQLite recover the databases, which changes them.
+    let files = contents(&content.join("work"), FOLDER);
     let program = own.path().join("churn.py");
     fs::write(&program, WORK).unwrap();
     let said = programs::run("python3", [path(&program), "check", path(&content.join("work"))]);
     let counters = said.trim().strip_prefix("COUNTERS ").unwrap_or_else(|| panic!("{said}"));
-    counters.split(' ').map(|n| n.parse().unwrap()).collect()
+    let counters = counters.split(' ').map(|n| n.parse().unwrap()).collect();
+    OnDisk { revision: revision.to_owned(), files, counters }
 }
 
 /// The first check of a file system that was in use: its journal is replayed.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use utoipa::OpenApi;
+use serde::Deserialize;
+use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use watari_types::MachineName;
@@ -51,6 +52,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .routes(routes!(screenshot))
         .routes(routes!(snapshot))
         .routes(routes!(forget))
+        .routes(routes!(diff))
         .routes(routes!(verify))
         .routes(routes!(gc))
         .routes(routes!(exports::export));
@@ -284,6 +286,27 @@ async fn screenshot(State(app): Shared, Path(text): Path<String>) -> Answer {
     responses((status = 200, body = Shown), (status = "default", body = ErrorBody)))]
 async fn snapshot(State(app): Shared, Path(rev): Path<String>) -> Answer {
     look(&app.node, move |node| node.show(&rev)).await
+}
+
+/// What a snapshot is compared with.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct DiffQuery {
+    /// Another snapshot; without it the one it follows, or else nothing.
+    from: Option<String>,
+}
+
+/// How a snapshot differs from another one. Answers with progress where asked to.
+#[utoipa::path(get, path = "/snapshots/{rev}/diff", tag = "snapshots", params(("rev" = String, Path), DiffQuery),
+    responses((status = 200, body = Difference), (status = "default", body = ErrorBody)))]
+async fn diff(
+    State(app): Shared,
+    headers: HeaderMap,
+    Path(rev): Path<String>,
+    Query(query): Query<DiffQuery>,
+) -> Answer {
+    operate(&app.node, &headers, None, move |node, progress| node.diff(query.from.as_deref(), &rev, progress))
+        .await
 }
 
 /// Hashes everything again. Answers with progress where asked to.
