@@ -10,6 +10,7 @@
 
 use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::net::Shutdown;
+use std::ops::Deref;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -149,7 +150,7 @@ struct Incoming<'a> {
 
 impl Incoming<'_> {
     /// The next request, its payload put into `payload`; `None`, and nothing after it, once there will be no more.
-    fn next<'a>(&mut self, connection: &'a Connection<'_>, payload: &mut Vec<u8>) -> Option<Taken<'a>> {
+    fn next<'a>(&mut self, connection: &'a Connection<'_>, payload: &mut Payload) -> Option<Taken<'a>> {
         // Closed unless this goes well.
         if !std::mem::replace(&mut self.open, false) {
             return None;
@@ -159,9 +160,7 @@ impl Incoming<'_> {
             return None;
         }
         let room = connection.room_for(&request);
-        payload.clear();
-        payload.shrink_to(KEPT);
-        read_payload(&mut self.reader, request.payload(), payload).ok()?;
+        payload.read(&mut self.reader, request.payload()).ok()?;
         self.open = true;
         Some((request, room))
     }
@@ -191,7 +190,7 @@ impl Incoming<'_> {
 impl Connection<'_> {
     fn work(&self) {
         let _close = CloseIfPanicking(self.stream);
-        let mut payload = Vec::new();
+        let mut payload = Payload::default();
         while let Some((request, room)) = self.turn(&mut payload) {
             let reply = self.answer(&request, &payload);
             if self.send(&mut vec![(reply, room)]).is_err() {
@@ -201,7 +200,7 @@ impl Connection<'_> {
     }
 
     /// Reads requests and performs those that are quick, up to one that may not be. `None` once there will be no more.
-    fn turn(&self, payload: &mut Vec<u8>) -> Option<Taken<'_>> {
+    fn turn(&self, payload: &mut Payload) -> Option<Taken<'_>> {
         let mut incoming = self.incoming.wait();
         let mut replies = Vec::new();
         loop {
@@ -316,19 +315,42 @@ fn write_all(mut stream: &UnixStream, mut slices: &mut [IoSlice<'_>]) -> io::Res
     Ok(())
 }
 
-/// Appends `len` bytes to `payload`, taking memory as they arrive: a client may announce what it never sends.
-fn read_payload(reader: &mut impl Read, len: u32, payload: &mut Vec<u8>) -> io::Result<()> {
-    let len = len as usize;
-    while payload.len() < len {
-        // As much again as has arrived, and never more than there will be: it is counted with `len` bytes.
-        let part =
-            (payload.capacity() - payload.len()).max(payload.len()).max(AHEAD).min(len - payload.len());
-        payload.reserve_exact(part);
-        if reader.by_ref().take(part as u64).read_to_end(payload)? < part {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+/// What came with a request, in memory that is kept from one to the next.
+#[derive(Default)]
+struct Payload {
+    /// Beyond `len` is what is left of others: it need not be zeroed again, and is never looked at.
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Payload {
+    /// Reads so many bytes, taking memory as they arrive: a client may announce what it never sends.
+    fn read(&mut self, reader: &mut impl Read, len: u32) -> io::Result<()> {
+        self.bytes.truncate(KEPT);
+        self.bytes.shrink_to(KEPT);
+        self.len = 0;
+        let len = len as usize;
+        while self.len < len {
+            // As much again as has arrived, and never more than there will be: it is counted with `len` bytes.
+            let there = self.bytes.len().saturating_sub(self.len);
+            let end = self.len + there.max(self.len).max(AHEAD).min(len - self.len);
+            if end > self.bytes.len() {
+                self.bytes.reserve_exact(end - self.bytes.len());
+                self.bytes.resize(end, 0);
+            }
+            reader.read_exact(&mut self.bytes[self.len..end])?;
+            self.len = end;
         }
+        Ok(())
     }
-    Ok(())
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 /// A thread that dies owes a client an answer; better that the client hears that there will be none.
@@ -350,11 +372,22 @@ mod tests {
     fn a_payload_takes_memory_for_its_bytes_once_and_hardly_before_they_arrive() {
         let sent = vec![7; 3 << 20];
         for len in [0, 1, AHEAD, AHEAD + 1, 1 << 20, (2 << 20) + 5, 3 << 20] {
-            let mut payload = Vec::new();
-            read_payload(&mut &sent[..], len as u32, &mut payload).unwrap();
-            assert_eq!((payload.len(), payload.capacity()), (len, len));
+            let mut payload = Payload::default();
+            payload.read(&mut &sent[..], len as u32).unwrap();
+            assert_eq!((payload.len(), payload.bytes.capacity()), (len, len));
         }
-        let announced = read_payload(&mut &sent[..], MAX_PAYLOAD, &mut Vec::new());
+        let announced = Payload::default().read(&mut &sent[..], MAX_PAYLOAD);
         assert!(announced.is_err(), "less was sent than announced");
+    }
+
+    #[test]
+    fn a_payload_is_what_was_sent_with_it_whatever_came_before() {
+        let mut payload = Payload::default();
+        for (number, len) in (1..).zip([3 << 20, 10, 1 << 20, 0, AHEAD + 7, 2 << 20]) {
+            let sent = vec![number; len];
+            payload.read(&mut &sent[..], len as u32).unwrap();
+            assert!(*payload == sent[..], "{number}");
+            assert!(payload.bytes.capacity() <= len.max(KEPT));
+        }
     }
 }
