@@ -34,13 +34,15 @@ fn what_a_policy_keeps_stays_right_while_the_rest_is_removed_under_a_running_gue
     set_policy(&lab, "m", "keep-last = 4");
     let is_over = AtomicBool::new(false);
     let collected: Vec<Value> = std::thread::scope(|scope| {
-        let collector = scope.spawn(|| {
+        let collect = || {
             let mut collected = Vec::new();
             while !is_over.load(Ordering::Relaxed) {
                 collected.push(lab.ok(&["gc"]));
             }
             collected
-        });
+        };
+        // Of two at once, one waits.
+        let collectors = [scope.spawn(collect), scope.spawn(collect)];
         for number in 1..=30_u64 {
             let tag = format!("t{number}");
             let mut command = vec!["checkpoint", "m"];
@@ -48,7 +50,7 @@ fn what_a_policy_keeps_stays_right_while_the_rest_is_removed_under_a_running_gue
             assert_eq!(lab.ok(&command)["generation"], number);
         }
         is_over.store(true, Ordering::Relaxed);
-        collector.join().unwrap()
+        collectors.into_iter().flat_map(|collector| collector.join().unwrap()).collect()
     });
     let sum = |field: &str| collected.iter().map(|gc| gc[field].as_u64().unwrap()).sum::<u64>();
     assert!(sum("packs_removed") > 10 && sum("packs_written") > 0, "{collected:?}");

@@ -62,6 +62,8 @@ impl Drop for Pin {
 impl Node {
     /// Applies every machine's policy, then removes what nothing needs and merges small packs.
     pub(crate) fn gc(&self, request: &GcRequest, progress: OnProgress) -> Result<GcResult> {
+        progress(Progress { step: "applying policies".to_owned(), done: 0, total: 0 });
+        let _alone = hold(&self.collecting);
         let (mut expired, mut left) = (BTreeSet::new(), Vec::new());
         for name in self.home.machine_names()? {
             // A machine whose policy cannot be read keeps all it has.

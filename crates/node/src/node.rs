@@ -44,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) home: Home,
     pub(crate) store: Store,
     pub(crate) pins: Pins,
+    /// Held while garbage is collected, so that whoever wants it meanwhile waits.
+    pub(crate) collecting: Mutex<()>,
     pub(crate) id: NodeId,
     pub(crate) options: Options,
     /// Held while the accelerator is probed, so that it is probed once.
@@ -72,6 +74,7 @@ impl Node {
             home,
             store,
             pins: Pins::default(),
+            collecting: Mutex::new(()),
             id,
             options,
             probing: Mutex::new(()),

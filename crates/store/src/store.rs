@@ -1,7 +1,7 @@
 //! The store as a whole: which packs there are, and pages by name.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::Path;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -27,7 +27,7 @@ struct Inner {
     layout: Layout,
     index: RwLock<PageIndex>,
     /// Packs whose index could not be read: what they hold counts as not there.
-    unreadable: Mutex<BTreeSet<PackId>>,
+    unreadable: Mutex<BTreeMap<PackId, PathBuf>>,
     frames: FrameCache,
 }
 
@@ -94,17 +94,17 @@ impl Store {
 
     fn open_packs(&self, ids: Vec<(PackId, bool)>) -> Result<Vec<Arc<Pack>>, Error> {
         let mut packs = Vec::with_capacity(ids.len());
-        let mut unreadable = BTreeSet::new();
+        let mut unreadable = BTreeMap::new();
         for (id, is_condemned) in ids {
             let layout = &self.0.layout;
             let path = if is_condemned { layout.condemned_pack(id) } else { layout.pack(id) };
             match Pack::open(&path, id, is_condemned) {
                 Ok(pack) => packs.push(Arc::new(pack)),
                 Err(e @ (Error::Damaged { .. } | Error::NewerFormat { .. })) => {
-                    if !self.0.unreadable.lock().contains(&id) {
+                    if !self.0.unreadable.lock().contains_key(&id) {
                         tracing::warn!("{e}");
                     }
-                    unreadable.insert(id);
+                    unreadable.insert(id, path);
                 }
                 Err(e) if e.is_gone() => {}
                 Err(e) => return Err(e),
@@ -239,13 +239,13 @@ impl Store {
 
     /// Whether the pack is there and its index cannot be read.
     pub(crate) fn is_unreadable(&self, id: PackId) -> bool {
-        self.0.unreadable.lock().contains(&id)
+        self.0.unreadable.lock().contains_key(&id)
     }
 
     /// What is wrong with each pack whose index cannot be read.
     pub(crate) fn unreadable_packs(&self) -> Vec<Error> {
-        let ids = self.0.unreadable.lock().clone();
-        ids.into_iter().filter_map(|id| Pack::open(&self.0.layout.pack(id), id, false).err()).collect()
+        let packs = self.0.unreadable.lock().clone();
+        packs.into_iter().filter_map(|(id, path)| Pack::open(&path, id, false).err()).collect()
     }
 
     /// Why the page cannot be found: a damaged pack that may hold it is the better explanation.

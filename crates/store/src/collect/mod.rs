@@ -303,14 +303,17 @@ fn length(path: &Path) -> u64 {
 }
 
 /// One at a time.
-struct Alone(#[expect(dead_code, reason = "closing it gives the lock back")] File);
+struct Alone {
+    /// Closing it gives the lock back.
+    _lock: File,
+}
 
 impl Alone {
     fn new(store: &Store) -> Result<Alone, Error> {
         let path = store.layout().collector();
         let file = File::options().create(true).truncate(false).write(true).open(&path).at("open", &path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Alone(file)),
+            Ok(()) => Ok(Alone { _lock: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 Err(Error::Collecting { store: store.layout().root.clone() })
             }
