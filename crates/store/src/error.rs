@@ -48,6 +48,12 @@ pub enum Error {
         /// The version it claims.
         version: u32,
     },
+    /// There is no store.
+    #[error("there is no store of Watari in {}", path.display())]
+    NoStore {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// No pack holds the page.
     #[error("page {page} is in no pack of {}", store.display())]
     MissingPage {

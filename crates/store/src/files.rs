@@ -4,18 +4,24 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 use tempfile::NamedTempFile;
 
+use crate::elsewhere::{Files, ReadAt};
 use crate::error::{At, Error};
 #[cfg(test)]
 use crate::power::{Change, note};
 
 /// A file being written. Dropped without [`NewFile::publish`], it is removed.
-///
-/// It is locked while its writer lives, so that [`remove_abandoned`] can tell.
-pub(crate) struct NewFile(NamedTempFile);
+pub(crate) enum NewFile {
+    /// In a folder, where it is locked while its writer lives, so that [`remove_abandoned`] can tell.
+    InFolder(NamedTempFile),
+    /// Aside, until it is put where it belongs.
+    Elsewhere { content: File, length: AtomicU64, files: Arc<dyn Files>, root: PathBuf },
+}
 
 impl NewFile {
     /// Creates an empty file in `tmp`, readable by nobody else: it may hold a guest's memory.
@@ -27,35 +33,63 @@ impl NewFile {
             if file.as_file().metadata().at("look at", file.path())?.nlink() > 0 {
                 #[cfg(test)]
                 note(|| Change::Create(file.path().to_owned()));
-                return Ok(NewFile(file));
+                return Ok(NewFile::InFolder(file));
             }
         }
     }
 
+    /// Creates an empty file for a store that is not in a folder.
+    pub(crate) fn elsewhere(files: &Arc<dyn Files>, root: &Path) -> Result<NewFile, Error> {
+        let content = files.spool().at("create a file for", root)?;
+        let (length, files, root) = (AtomicU64::new(0), Arc::clone(files), root.to_owned());
+        Ok(NewFile::Elsewhere { content, length, files, root })
+    }
+
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
-        self.0.as_file().write_all_at(bytes, offset).at("write", self.0.path())?;
-        #[cfg(test)]
-        note(|| Change::Write { path: self.0.path().to_owned(), offset, bytes: bytes.to_owned() });
+        match self {
+            NewFile::InFolder(file) => {
+                file.as_file().write_all_at(bytes, offset).at("write", file.path())?;
+                #[cfg(test)]
+                note(|| Change::Write { path: file.path().to_owned(), offset, bytes: bytes.to_owned() });
+            }
+            NewFile::Elsewhere { content, length, root, .. } => {
+                content.write_all_at(bytes, offset).at("write what is to be sent to", root)?;
+                length.fetch_max(offset + bytes.len() as u64, Ordering::Relaxed);
+            }
+        }
         Ok(())
     }
 
     /// Makes the content durable under the name `to`, in place of what was there.
     pub(crate) fn publish(self, to: &Path) -> Result<(), Error> {
-        self.sync()?;
-        #[cfg(test)]
-        let from = self.0.path().to_owned();
-        self.0.persist(to).map_err(|e| Error::io("create", to, e.error))?;
-        #[cfg(test)]
-        note(|| Change::Move { from, to: to.to_owned() });
-        sync_parent(to)
+        match self {
+            NewFile::InFolder(file) => {
+                sync(&file)?;
+                #[cfg(test)]
+                let from = file.path().to_owned();
+                file.persist(to).map_err(|e| Error::io("create", to, e.error))?;
+                #[cfg(test)]
+                note(|| Change::Move { from, to: to.to_owned() });
+                sync_parent(to)
+            }
+            NewFile::Elsewhere { content, length, files, root } => {
+                files.put(&name_in(&root, to), &content, length.into_inner(), true).at("write", to).map(drop)
+            }
+        }
     }
 
     /// Makes the content durable under the name `to`, unless that is taken. Whether it was free.
     pub(crate) fn publish_new(self, to: &Path) -> Result<bool, Error> {
-        self.sync()?;
+        let file = match self {
+            NewFile::InFolder(file) => file,
+            NewFile::Elsewhere { content, length, files, root } => {
+                return files.put(&name_in(&root, to), &content, length.into_inner(), false).at("write", to);
+            }
+        };
+        sync(&file)?;
         #[cfg(test)]
-        let from = self.0.path().to_owned();
-        match self.0.persist_noclobber(to) {
+        let from = file.path().to_owned();
+        match file.persist_noclobber(to) {
             Ok(_) => {
                 #[cfg(test)]
                 note(|| Change::Move { from, to: to.to_owned() });
@@ -65,13 +99,18 @@ impl NewFile {
             Err(e) => Err(Error::io("create", to, e.error)),
         }
     }
+}
 
-    fn sync(&self) -> Result<(), Error> {
-        self.0.as_file().sync_all().at("sync", self.0.path())?;
-        #[cfg(test)]
-        note(|| Change::Sync(self.0.path().to_owned()));
-        Ok(())
-    }
+fn sync(file: &NamedTempFile) -> Result<(), Error> {
+    file.as_file().sync_all().at("sync", file.path())?;
+    #[cfg(test)]
+    note(|| Change::Sync(file.path().to_owned()));
+    Ok(())
+}
+
+/// What a path in a store is called there.
+pub(crate) fn name_in(root: &Path, path: &Path) -> String {
+    path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned()
 }
 
 /// Removes what processes that are gone left in `tmp`. Nothing depends on it, so it never fails.
@@ -157,26 +196,48 @@ pub(crate) fn ensure_dir(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Reads `bytes` bytes at `offset`. The caller has compared the length with the file's.
-pub(crate) fn read_at(file: &File, path: &Path, offset: u64, bytes: u64) -> Result<Vec<u8>, Error> {
-    let mut content = Vec::new();
-    let reserved = usize::try_from(bytes).is_ok_and(|bytes| content.try_reserve_exact(bytes).is_ok());
-    if !reserved {
-        return Err(Error::io("hold the content of", path, io::ErrorKind::OutOfMemory.into()));
-    }
-    content.resize(bytes as usize, 0);
-    file.read_exact_at(&mut content, offset).map_err(|e| match e.kind() {
-        io::ErrorKind::UnexpectedEof => Error::damaged(path, "it ends early"),
-        _ => Error::io("read", path, e),
-    })?;
-    Ok(content)
+/// A file that is open to be read.
+pub(crate) enum OpenFile {
+    InFolder { file: File, bytes: u64 },
+    Elsewhere(Box<dyn ReadAt>),
 }
 
-/// Opens a file and tells its length.
-pub(crate) fn open(path: &Path) -> Result<(File, u64), Error> {
-    let file = File::open(path).at("open", path)?;
-    let bytes = file.metadata().at("look at", path)?.len();
-    Ok((file, bytes))
+impl OpenFile {
+    pub(crate) fn of_folder(path: &Path) -> Result<OpenFile, Error> {
+        let file = File::open(path).at("open", path)?;
+        let bytes = file.metadata().at("look at", path)?.len();
+        Ok(OpenFile::InFolder { file, bytes })
+    }
+
+    /// Its length.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            OpenFile::InFolder { bytes, .. } => *bytes,
+            OpenFile::Elsewhere(file) => file.bytes(),
+        }
+    }
+
+    pub(crate) fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            OpenFile::InFolder { file, .. } => file.read_exact_at(into, offset),
+            OpenFile::Elsewhere(file) => file.read_exact_at(into, offset),
+        }
+    }
+
+    /// Reads `bytes` bytes at `offset`. The caller has compared the length with the file's, which `path` names.
+    pub(crate) fn read_at(&self, path: &Path, offset: u64, bytes: u64) -> Result<Vec<u8>, Error> {
+        let mut content = Vec::new();
+        let reserved = usize::try_from(bytes).is_ok_and(|bytes| content.try_reserve_exact(bytes).is_ok());
+        if !reserved {
+            return Err(Error::io("hold the content of", path, io::ErrorKind::OutOfMemory.into()));
+        }
+        content.resize(bytes as usize, 0);
+        self.read_exact_at(&mut content, offset).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => Error::damaged(path, "it ends early"),
+            _ => Error::io("read", path, e),
+        })?;
+        Ok(content)
+    }
 }
 
 /// The bytes that everything under `folder` occupies on its disk. What vanishes meanwhile is not counted.

@@ -1,16 +1,15 @@
 //! Snapshots in the store: published, read back, and laid over each other.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use watari_types::{Delta, PageHash, PageSet, PageTable, RegionDelta, RegionName, SnapshotId};
 
 use crate::compress::compressor;
 use crate::error::{At, Error};
-use crate::files::{self, NewFile};
+use crate::files;
 use crate::key::NodeKey;
+use crate::layout::Layout;
 use crate::lease::Lease;
 use crate::manifest::{self, Manifest, PackedState, Run};
 use crate::regions::Regions;
@@ -40,7 +39,7 @@ impl Store {
         let roots = regions.roots(&draft.regions).map_err(Error::BadDraft)?;
         let packed = device_state.map(|state| self.pack_state(state)).transpose()?;
         let (id, bytes) = manifest::encode(draft, delta, roots, packed, key)?;
-        let file = NewFile::create(&self.layout().tmp())?;
+        let file = self.layout().new_file()?;
         file.write_at(&bytes, 0)?;
         file.publish(&self.layout().snapshot(id))?;
         regions.published(id);
@@ -66,7 +65,7 @@ impl Store {
 
     /// What a snapshot says about itself. Reads only the head of its manifest.
     pub fn snapshot(&self, id: SnapshotId) -> Result<Snapshot, Error> {
-        self.read_manifest(id, |path| Manifest::read_header(path, id))
+        self.read_manifest(id, |path| Manifest::read_header(self.layout(), path, id))
     }
 
     /// The snapshot's device state, if it has one.
@@ -188,7 +187,7 @@ impl Store {
 
     /// Reads a manifest and checks it against its id.
     pub(crate) fn manifest(&self, id: SnapshotId) -> Result<Manifest, Error> {
-        self.read_manifest(id, |path| Manifest::read(path, id))
+        self.read_manifest(id, |path| Manifest::read(self.layout(), path, id))
     }
 
     /// Reads a manifest where it is, condemned or not.
@@ -209,17 +208,10 @@ impl Store {
     pub(crate) fn check_snapshot(&self, id: SnapshotId, lease: &Lease) -> Result<(), Error> {
         let layout = self.layout();
         let path = layout.snapshot(id);
-        match fs::metadata(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound && lease.saves(id) => {
-                files::move_to(&layout.condemned_snapshot(id), &path)?;
-            }
-            _ => {}
+        if !layout.has(&path)? && lease.saves(id) {
+            files::move_to(&layout.condemned_snapshot(id), &path)?;
         }
-        match fs::metadata(&path) {
-            Ok(_) => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(self.missing_snapshot(id)),
-            Err(e) => Err(Error::io("look at", &path, e)),
-        }
+        if layout.has(&path)? { Ok(()) } else { Err(self.missing_snapshot(id)) }
     }
 
     fn missing_snapshot(&self, snapshot: SnapshotId) -> Error {
@@ -227,10 +219,10 @@ impl Store {
     }
 }
 
-/// The manifests in a folder.
-pub(crate) fn manifests_in(folder: &Path) -> Result<Vec<(SnapshotId, PathBuf)>, Error> {
+/// The manifests in a folder of a store.
+pub(crate) fn manifests_in(layout: &Layout, folder: &Path) -> Result<Vec<(SnapshotId, PathBuf)>, Error> {
     let id = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".snap")?.parse().ok();
-    Ok(files::list(folder)?.into_iter().filter_map(|path| Some((id(&path)?, path))).collect())
+    Ok(layout.list(folder)?.into_iter().filter_map(|path| Some((id(&path)?, path))).collect())
 }
 
 /// Runs page by page, as changes of `table`: zero pages that become zero again are left out, so it takes time in proportion

@@ -1,27 +1,36 @@
-//! Where things are in a store's folder.
+//! Where things are in a store, and how to get at them wherever it is.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use watari_types::{MachineId, SnapshotId};
 
+use crate::elsewhere::Files;
 use crate::error::{At, Error};
-use crate::files::{NewFile, ensure_dir, folder_of, remove_abandoned};
+use crate::files::{self, NewFile, OpenFile, ensure_dir, folder_of, remove_abandoned};
 use crate::pack::PackId;
 
 const LAYOUT_VERSION: u32 = 1;
+const FORMAT: &str = "format";
+/// No ref is longer.
+const MOST_SMALL: u64 = 4096;
 
-/// The paths of one store.
-#[derive(Clone, Debug)]
+/// The paths of one store. What a path names is in the folder `root`, or wherever `elsewhere` keeps it under the same
+/// name; then the path says so to people, and to nobody else.
+#[derive(Clone)]
 pub(crate) struct Layout {
     pub(crate) root: PathBuf,
+    elsewhere: Option<Arc<dyn Files>>,
+    /// Whether it is only read.
+    pub(crate) is_fixed: bool,
 }
 
 impl Layout {
     /// Creates what is not there yet and cleans up after processes that died.
     pub(crate) fn create(root: &Path) -> Result<Layout, Error> {
-        let layout = Layout { root: root.to_owned() };
+        let layout = Layout { root: root.to_owned(), elsewhere: None, is_fixed: false };
         if !root.is_dir() {
             fs::create_dir_all(folder_of(root)).at("create", root)?;
             ensure_dir(root)?;
@@ -42,10 +51,25 @@ impl Layout {
         Ok(layout)
     }
 
+    /// One that is there, to be read.
+    pub(crate) fn fixed(root: &Path) -> Result<Layout, Error> {
+        let layout = Layout { root: root.to_owned(), elsewhere: None, is_fixed: true };
+        layout.check_version()?;
+        Ok(layout)
+    }
+
+    /// One that is not in a folder.
+    pub(crate) fn elsewhere(root: &Path, files: Arc<dyn Files>, is_fixed: bool) -> Result<Layout, Error> {
+        let layout = Layout { root: root.to_owned(), elsewhere: Some(files), is_fixed };
+        layout.check_version()?;
+        Ok(layout)
+    }
+
     fn check_version(&self) -> Result<(), Error> {
-        let path = self.root.join("format");
-        match fs::read_to_string(&path) {
-            Ok(text) => {
+        let path = self.root.join(FORMAT);
+        match self.read(&path)? {
+            Some(content) => {
+                let text = String::from_utf8_lossy(&content);
                 let number = text.strip_prefix("watari-store ").and_then(|t| t.strip_suffix('\n'));
                 match number.and_then(|number| number.parse().ok()) {
                     Some(LAYOUT_VERSION) => Ok(()),
@@ -53,14 +77,78 @@ impl Layout {
                     None => Err(Error::damaged(&path, format!("{text:?} is not the version of a store"))),
                 }
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let file = NewFile::create(&self.tmp())?;
+            None if self.is_fixed => Err(Error::NoStore { path: self.root.clone() }),
+            None => {
+                let file = self.new_file()?;
                 file.write_at(format!("watari-store {LAYOUT_VERSION}\n").as_bytes(), 0)?;
                 file.publish_new(&path).map(|_| ())
             }
-            Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(Error::damaged(&path, "it is not text")),
-            Err(e) => Err(Error::io("read", &path, e)),
         }
+    }
+
+    /// Everything in a folder of the store; nothing if there is no such folder.
+    pub(crate) fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, Error> {
+        match &self.elsewhere {
+            None => match files::list(folder) {
+                Err(e) if e.is_gone() => Ok(Vec::new()),
+                listed => listed,
+            },
+            Some(files) => {
+                let names = files.list(&self.name(folder)).at("list", folder)?;
+                Ok(names.into_iter().map(|name| folder.join(name)).collect())
+            }
+        }
+    }
+
+    /// Opens a file to read from it.
+    pub(crate) fn open(&self, path: &Path) -> Result<OpenFile, Error> {
+        match &self.elsewhere {
+            None => OpenFile::of_folder(path),
+            Some(files) => Ok(OpenFile::Elsewhere(files.open(&self.name(path)).at("open", path)?)),
+        }
+    }
+
+    /// The content of a small file; none if there is no such file.
+    pub(crate) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
+        match self.open(path) {
+            Err(e) if e.is_gone() => Ok(None),
+            Ok(file) if file.bytes() > MOST_SMALL => Err(Error::damaged(path, "it is too long")),
+            opened => opened.and_then(|file| file.read_at(path, 0, file.bytes())).map(Some),
+        }
+    }
+
+    /// Whether a file is there.
+    pub(crate) fn has(&self, path: &Path) -> Result<bool, Error> {
+        match &self.elsewhere {
+            None => path.try_exists().at("look at", path),
+            Some(files) => match files.open(&self.name(path)) {
+                Ok(_) => Ok(true),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(e) => Err(Error::io("look at", path, e)),
+            },
+        }
+    }
+
+    /// Begins a file.
+    pub(crate) fn new_file(&self) -> Result<NewFile, Error> {
+        match &self.elsewhere {
+            None => NewFile::create(&self.tmp()),
+            Some(files) => NewFile::elsewhere(files, &self.root),
+        }
+    }
+
+    /// Creates a folder, where there are any.
+    pub(crate) fn ensure_dir(&self, folder: &Path) -> Result<(), Error> {
+        if self.elsewhere.is_none() { ensure_dir(folder) } else { Ok(()) }
+    }
+
+    /// Whether garbage may be collected in it: then readers and writers have to beware.
+    pub(crate) fn may_shrink(&self) -> bool {
+        self.elsewhere.is_none() && !self.is_fixed
+    }
+
+    fn name(&self, path: &Path) -> String {
+        files::name_in(&self.root, path)
     }
 
     pub(crate) fn packs(&self) -> PathBuf {

@@ -23,7 +23,8 @@ use crate::store::Store;
 pub struct Lease(Arc<Held>);
 
 struct Held {
-    _file: NewFile,
+    /// None where nothing goes away.
+    _file: Option<NewFile>,
     condemned_packs: HashSet<PackId>,
     condemned_snapshots: HashSet<SnapshotId>,
 }
@@ -44,11 +45,12 @@ impl Store {
     /// For a writer: pages and snapshots that are in the store by now, whoever put them there, stay until the lease is
     /// dropped. To be taken before anything is looked for, and kept until refs name what was written.
     pub fn lease(&self) -> Result<Lease, Error> {
-        let file = NewFile::create(&self.layout().leases())?;
+        let layout = self.layout();
+        let file = layout.may_shrink().then(|| NewFile::create(&layout.leases())).transpose()?;
         // Not before: what is condemned after this look has to wait for this lease.
         self.refresh()?;
         let packs = self.packs().into_iter().filter(|pack| pack.is_condemned).map(|pack| pack.id).collect();
-        let snapshots = manifests_in(&self.layout().condemned())?.into_iter().map(|(id, _)| id).collect();
+        let snapshots = manifests_in(layout, &layout.condemned())?.into_iter().map(|(id, _)| id).collect();
         Ok(Lease(Arc::new(Held { _file: file, condemned_packs: packs, condemned_snapshots: snapshots })))
     }
 

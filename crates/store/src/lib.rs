@@ -25,6 +25,7 @@ extern crate self as watari_store;
 mod bytes;
 mod collect;
 mod compress;
+mod elsewhere;
 mod error;
 mod files;
 mod frames;
@@ -47,6 +48,7 @@ mod trees;
 mod verify;
 
 pub use collect::{Collected, Collecting};
+pub use elsewhere::{Files, ReadAt};
 pub use error::Error;
 pub use key::NodeKey;
 pub use lease::Lease;

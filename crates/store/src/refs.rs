@@ -9,7 +9,8 @@ use serde::Serialize;
 use watari_types::{Generation, MachineId, RevTarget, SnapshotId};
 
 use crate::error::{At, Error};
-use crate::files::{self, NewFile, ensure_dir, sync_parent};
+use crate::files::{self, NewFile, sync_parent};
+use crate::layout::Layout;
 use crate::lease::Lease;
 use crate::store::Store;
 
@@ -56,10 +57,10 @@ impl Store {
     /// The machines that have a snapshot or a head.
     pub fn machines(&self) -> Result<Vec<MachineId>, Error> {
         let mut machines = Vec::new();
-        for name in names_in(&self.layout().all_refs())? {
+        for name in names_in(self.layout(), &self.layout().all_refs())? {
             if let Ok(machine) = name.parse() {
                 let refs = self.refs(machine);
-                if !refs.generations()?.is_empty() || refs.head_path().exists() {
+                if !refs.generations()?.is_empty() || self.layout().has(&refs.head_path())? {
                     machines.push(machine);
                 }
             }
@@ -70,7 +71,7 @@ impl Store {
 
     /// All machines of which there is a folder.
     pub(crate) fn machines_with_refs(&self) -> Result<Vec<MachineId>, Error> {
-        let names = names_in(&self.layout().all_refs())?;
+        let names = names_in(self.layout(), &self.layout().all_refs())?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
@@ -132,7 +133,7 @@ impl Refs {
     /// The snapshot the machine's present state descends from; none before the first.
     pub fn head(&self) -> Result<Option<Head>, Error> {
         let path = self.head_path();
-        let Some(text) = read_line(&path)? else { return Ok(None) };
+        let Some(text) = read_line(self.store.layout(), &path)? else { return Ok(None) };
         let head = text.split_once(' ').and_then(|(generation, id)| {
             Some(Head { generation: Generation(generation.parse().ok()?), id: id.parse().ok()? })
         });
@@ -143,7 +144,7 @@ impl Refs {
     /// Says which snapshot the machine's present state descends from.
     pub fn set_head(&self, generation: Generation, id: SnapshotId, lease: &Lease) -> Result<(), Error> {
         self.store.check_snapshot(id, lease)?;
-        ensure_dir(&self.folder)?;
+        self.store.layout().ensure_dir(&self.folder)?;
         self.write_line(&format!("{generation} {id}"))?.publish(&self.head_path())
     }
 
@@ -151,8 +152,8 @@ impl Refs {
     /// nothing; another snapshot of the same generation is refused.
     pub fn add(&self, generation: Generation, id: SnapshotId, lease: &Lease) -> Result<(), Error> {
         self.store.check_snapshot(id, lease)?;
-        ensure_dir(&self.folder)?;
-        ensure_dir(&self.folder.join("snapshots"))?;
+        self.store.layout().ensure_dir(&self.folder)?;
+        self.store.layout().ensure_dir(&self.folder.join("snapshots"))?;
         let path = self.generation_path(generation);
         if self.write_line(&id.to_string())?.publish_new(&path)? {
             return Ok(());
@@ -174,7 +175,7 @@ impl Refs {
 
     /// The snapshot of that generation.
     pub fn get(&self, generation: Generation) -> Result<Option<SnapshotId>, Error> {
-        read_id(&self.generation_path(generation))
+        read_id(self.store.layout(), &self.generation_path(generation))
     }
 
     /// The highest generation that the machine has, whether its ref can be read or not.
@@ -212,8 +213,8 @@ impl Refs {
             return Err(Error::BadTag(tag.chars().take(80).collect()));
         }
         self.store.check_snapshot(id, lease)?;
-        ensure_dir(&self.folder)?;
-        ensure_dir(&self.folder.join("tags"))?;
+        self.store.layout().ensure_dir(&self.folder)?;
+        self.store.layout().ensure_dir(&self.folder.join("tags"))?;
         self.write_line(&id.to_string())?.publish(&self.folder.join("tags").join(tag))
     }
 
@@ -228,7 +229,7 @@ impl Refs {
         if !RevTarget::is_tag(tag) {
             return Ok(None);
         }
-        read_id(&self.folder.join("tags").join(tag))
+        read_id(self.store.layout(), &self.folder.join("tags").join(tag))
     }
 
     /// All tags and their snapshots.
@@ -259,13 +260,13 @@ impl Refs {
     pub(crate) fn read_all(&self) -> Result<Vec<Result<SnapshotId, Error>>, Error> {
         let generations = self.generations()?.into_iter().map(|generation| self.generation_path(generation));
         let tags = self.tag_names()?.into_iter().map(|tag| self.folder.join("tags").join(tag));
-        let mut ids: Vec<_> = generations.chain(tags).filter_map(|path| read_id(&path).transpose()).collect();
+        let mut ids: Vec<_> = generations.chain(tags).filter_map(|path| read_id(self.store.layout(), &path).transpose()).collect();
         ids.extend(self.head().map(|head| head.map(|head| head.id)).transpose());
         Ok(ids)
     }
 
     fn generations(&self) -> Result<Vec<Generation>, Error> {
-        let names = names_in(&self.folder.join("snapshots"))?;
+        let names = names_in(self.store.layout(), &self.folder.join("snapshots"))?;
         let mut generations: Vec<Generation> = names
             .iter()
             .filter_map(|name| name.parse().ok().filter(|number: &u64| number.to_string() == *name))
@@ -276,7 +277,7 @@ impl Refs {
     }
 
     fn tag_names(&self) -> Result<Vec<String>, Error> {
-        Ok(names_in(&self.folder.join("tags"))?.into_iter().filter(|name| RevTarget::is_tag(name)).collect())
+        Ok(names_in(self.store.layout(), &self.folder.join("tags"))?.into_iter().filter(|name| RevTarget::is_tag(name)).collect())
     }
 
     fn head_path(&self) -> PathBuf {
@@ -288,7 +289,7 @@ impl Refs {
     }
 
     fn write_line(&self, text: &str) -> Result<NewFile, Error> {
-        let file = NewFile::create(&self.store.layout().tmp())?;
+        let file = self.store.layout().new_file()?;
         file.write_at(format!("{text} {}\n", check_of(text)).as_bytes(), 0)?;
         Ok(file)
     }
@@ -307,12 +308,8 @@ fn check_of(text: &str) -> String {
 }
 
 /// The text of a ref without its check; none if there is no such file.
-fn read_line(path: &Path) -> Result<Option<String>, Error> {
-    let content = match fs::read(path) {
-        Ok(content) => content,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io("read", path, e)),
-    };
+fn read_line(layout: &Layout, path: &Path) -> Result<Option<String>, Error> {
+    let Some(content) = layout.read(path)? else { return Ok(None) };
     let line = std::str::from_utf8(&content).ok().and_then(|text| text.strip_suffix('\n'));
     match line.and_then(|line| line.rsplit_once(' ')) {
         Some((text, check)) if check == check_of(text) => Ok(Some(text.to_owned())),
@@ -320,21 +317,13 @@ fn read_line(path: &Path) -> Result<Option<String>, Error> {
     }
 }
 
-fn read_id(path: &Path) -> Result<Option<SnapshotId>, Error> {
-    let Some(text) = read_line(path)? else { return Ok(None) };
+fn read_id(layout: &Layout, path: &Path) -> Result<Option<SnapshotId>, Error> {
+    let Some(text) = read_line(layout, path)? else { return Ok(None) };
     text.parse().map(Some).map_err(|e| Error::damaged(path, format!("it names no snapshot: {e}")))
 }
 
 /// The names in a folder, none if there is no such folder.
-fn names_in(folder: &Path) -> Result<Vec<String>, Error> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(e) => return Err(Error::io("list", folder, e)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        names.extend(entry.at("list", folder)?.file_name().into_string());
-    }
-    Ok(names)
+fn names_in(layout: &Layout, folder: &Path) -> Result<Vec<String>, Error> {
+    let name = |path: &PathBuf| path.file_name()?.to_str().map(str::to_owned);
+    Ok(layout.list(folder)?.iter().filter_map(name).collect())
 }

@@ -21,6 +21,7 @@ impl Error {
             Error::MissingSnapshot { .. } => {
                 (ErrorKind::BadRevision, "`watari log NAME` lists what there is")
             }
+            Error::NoStore { .. } => (ErrorKind::BadRequest, "`watari export` makes one"),
             Error::Collecting { .. } => (ErrorKind::WrongState, "try again when that is done"),
             Error::BadTag(_) => (ErrorKind::BadRequest, ""),
             Error::Sink { source, .. } | Error::Io { source, .. } => match source.kind() {

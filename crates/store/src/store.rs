@@ -7,8 +7,8 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use watari_types::{PAGE_SIZE, Page, PageHash};
 
+use crate::elsewhere::Files;
 use crate::error::Error;
-use crate::files;
 use crate::frames::FrameCache;
 use crate::index::{PageIndex, Place};
 use crate::layout::Layout;
@@ -38,8 +38,26 @@ impl Store {
     /// A pack that is damaged does not keep the rest from being used: its pages count as missing, and
     /// [`Store::verify`] reports it.
     pub fn open(root: &Path) -> Result<Store, Error> {
+        Store::of(Layout::create(root)?)
+    }
+
+    /// Opens a store in a folder to read it; nothing is written there.
+    ///
+    /// # Errors
+    /// [`Error::NoStore`] if there is none.
+    pub fn open_fixed(root: &Path) -> Result<Store, Error> {
+        Store::of(Layout::fixed(root)?)
+    }
+
+    /// Opens a store that is not in a folder; `root` is what it is called to people. It is begun if there is none, unless it
+    /// is only to be read. Nothing is ever removed there.
+    pub fn open_elsewhere(root: &Path, files: Arc<dyn Files>, is_fixed: bool) -> Result<Store, Error> {
+        Store::of(Layout::elsewhere(root, files, is_fixed)?)
+    }
+
+    fn of(layout: Layout) -> Result<Store, Error> {
         let store = Store(Arc::new(Inner {
-            layout: Layout::create(root)?,
+            layout,
             index: RwLock::default(),
             unreadable: Mutex::default(),
             frames: FrameCache::new(),
@@ -56,7 +74,7 @@ impl Store {
             let is_gone = |pack: &&Arc<Pack>| match on_disk.get(&pack.id) {
                 Some(is_condemned) => *is_condemned != pack.is_condemned,
                 // A pack that another thread has just finished may be newer than the listing.
-                None => !pack.path.exists(),
+                None => !self.0.layout.has(&pack.path).unwrap_or(true),
             };
             let gone: HashSet<PackId> = index.packs().iter().filter(is_gone).map(|pack| pack.id).collect();
             let is_new = |id: &PackId| !index.has(*id) || gone.contains(id);
@@ -80,7 +98,7 @@ impl Store {
         for (folder, is_condemned) in
             [(layout.packs(), false), (layout.condemned(), true), (layout.packs(), false)]
         {
-            for path in files::list(&folder)? {
+            for path in self.0.layout.list(&folder)? {
                 let name = path.file_name().and_then(|name| name.to_str());
                 let id = name.and_then(|name| name.strip_suffix(".pack")).and_then(PackId::parse);
                 if let Some(id) = id {
@@ -98,7 +116,7 @@ impl Store {
         for (id, is_condemned) in ids {
             let layout = &self.0.layout;
             let path = if is_condemned { layout.condemned_pack(id) } else { layout.pack(id) };
-            match Pack::open(&path, id, is_condemned) {
+            match Pack::open(layout, &path, id, is_condemned) {
                 Ok(pack) => packs.push(Arc::new(pack)),
                 Err(e @ (Error::Damaged { .. } | Error::NewerFormat { .. })) => {
                     if !self.0.unreadable.lock().contains_key(&id) {
@@ -245,7 +263,7 @@ impl Store {
     /// What is wrong with each pack whose index cannot be read.
     pub(crate) fn unreadable_packs(&self) -> Vec<Error> {
         let packs = self.0.unreadable.lock().clone();
-        packs.into_iter().filter_map(|(id, path)| Pack::open(&path, id, false).err()).collect()
+        packs.into_iter().filter_map(|(id, path)| Pack::open(&self.0.layout, &path, id, false).err()).collect()
     }
 
     /// Why the page cannot be found: a damaged pack that may hold it is the better explanation.

@@ -110,7 +110,7 @@ impl Store {
     fn candidates(&self) -> Result<Candidates, Error> {
         self.refresh()?;
         let packs = self.packs().into_iter().map(|pack| (pack.id, pack)).collect();
-        Ok(Candidates { packs, snapshots: manifests_in(&self.layout().snapshots())? })
+        Ok(Candidates { packs, snapshots: manifests_in(self.layout(), &self.layout().snapshots())? })
     }
 
     /// Merges what is worth it, and puts aside what is not needed.

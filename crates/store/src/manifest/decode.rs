@@ -8,8 +8,8 @@ use zstd::bulk;
 use super::header::{Header, PREFIX_BYTES, SIGNATURE_BYTES, header_bytes, signed_message};
 use super::runs::{self, Run};
 use crate::error::Error;
-use crate::files;
 use crate::key::NodeKey;
+use crate::layout::Layout;
 use crate::snapshot::Snapshot;
 
 /// A manifest whose bytes are those its id stands for.
@@ -24,21 +24,26 @@ pub(crate) struct Manifest {
 
 impl Manifest {
     /// Reads only the header and checks it against its own hash, not against the id.
-    pub(crate) fn read_header(path: &Path, id: SnapshotId) -> Result<Snapshot, Error> {
-        let (file, bytes) = files::open(path)?;
+    pub(crate) fn read_header(layout: &Layout, path: &Path, id: SnapshotId) -> Result<Snapshot, Error> {
+        let file = layout.open(path)?;
+        let bytes = file.bytes();
         let of_path = |defect: crate::error::Defect| defect.of(path);
-        let prefix = files::read_at(&file, path, 0, bytes.min(PREFIX_BYTES as u64))?;
+        let prefix = file.read_at(path, 0, bytes.min(PREFIX_BYTES as u64))?;
         let json_bytes =
             header_bytes(&prefix).map_err(of_path)?.min(bytes.saturating_sub(PREFIX_BYTES as u64));
-        let json = files::read_at(&file, path, PREFIX_BYTES as u64, json_bytes)?;
+        let json = file.read_at(path, PREFIX_BYTES as u64, json_bytes)?;
         let header = Header::decode(&prefix, &json, bytes).map_err(of_path)?;
         Ok(header.into_snapshot(id, bytes))
     }
 
     /// Reads all of it and checks it against the id; not the signature.
-    pub(crate) fn read(path: &Path, id: SnapshotId) -> Result<Manifest, Error> {
-        let (file, bytes) = files::open(path)?;
-        let bytes = files::read_at(&file, path, 0, bytes)?;
+    pub(crate) fn read(layout: &Layout, path: &Path, id: SnapshotId) -> Result<Manifest, Error> {
+        let file = layout.open(path)?;
+        Manifest::decode(path, id, file.read_at(path, 0, file.bytes())?)
+    }
+
+    /// Checks bytes that are to be those of a manifest.
+    pub(crate) fn decode(path: &Path, id: SnapshotId, bytes: Vec<u8>) -> Result<Manifest, Error> {
         let of_path = |defect: crate::error::Defect| defect.of(path);
         let json_bytes = header_bytes(&bytes).map_err(of_path)? as usize;
         let Some((prefix, rest)) = bytes.split_at_checked(PREFIX_BYTES) else {

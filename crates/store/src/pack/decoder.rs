@@ -1,9 +1,7 @@
 //! Frames back into pages.
 
 use std::fmt;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use watari_types::{PAGE_SIZE, Page, PageHash};
@@ -12,12 +10,12 @@ use zstd::bulk::Decompressor;
 use super::format::{FRAME_BYTES, Frame};
 use super::reader::Pack;
 use crate::error::Error;
-use crate::files;
+use crate::files::OpenFile;
 
 /// Decompresses one frame after the other, reusing its buffers and the file it has open.
 pub(crate) struct Decoder {
     zstd: Decompressor<'static>,
-    open: Option<(Arc<Pack>, File)>,
+    open: Option<(Arc<Pack>, OpenFile)>,
     stored: Vec<u8>,
     pages: Vec<u8>,
 }
@@ -42,7 +40,7 @@ impl Decoder {
         let frame = &pack.frames()[frame as usize];
         let open = match self.open.take().filter(|(opened, _)| Arc::ptr_eq(opened, pack)) {
             Some(open) => open,
-            None => (Arc::clone(pack), files::open(&pack.path)?.0),
+            None => (Arc::clone(pack), pack.file()?),
         };
         let (_, file) = self.open.insert(open);
         self.stored.resize(bytes, 0);

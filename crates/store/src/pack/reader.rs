@@ -6,7 +6,8 @@ use watari_types::PageHash;
 
 use super::format::{FOOTER_BYTES, Footer, Frame, HEADER_BYTES, Index, Kind, MIN_BYTES, PackId};
 use crate::error::Error;
-use crate::files;
+use crate::files::OpenFile;
+use crate::layout::Layout;
 
 /// A pack that can be read from. Holds no open file: a store has thousands of packs, a process a thousand
 /// files.
@@ -15,30 +16,37 @@ pub(crate) struct Pack {
     pub(crate) path: PathBuf,
     /// Whether it is to go away.
     pub(crate) is_condemned: bool,
+    layout: Layout,
     index: Index,
 }
 
 impl Pack {
     /// Reads the index of the pack at `path` and checks everything but its frames.
-    pub(crate) fn open(path: &Path, id: PackId, is_condemned: bool) -> Result<Pack, Error> {
-        let (file, bytes) = files::open(path)?;
+    pub(crate) fn open(layout: &Layout, path: &Path, id: PackId, is_condemned: bool) -> Result<Pack, Error> {
+        let file = layout.open(path)?;
+        let bytes = file.bytes();
         if bytes < MIN_BYTES {
             return Err(Error::damaged(path, format!("it has {bytes} bytes, too few for a pack")));
         }
-        let first = files::read_at(&file, path, 0, HEADER_BYTES)?;
-        let last = files::read_at(&file, path, bytes - FOOTER_BYTES, FOOTER_BYTES)?;
+        let first = file.read_at(path, 0, HEADER_BYTES)?;
+        let last = file.read_at(path, bytes - FOOTER_BYTES, FOOTER_BYTES)?;
         let footer = Footer::decode(&first, &last, bytes).map_err(|defect| defect.of(path))?;
-        let index = files::read_at(&file, path, footer.index_offset, footer.index_bytes)?;
+        let index = file.read_at(path, footer.index_offset, footer.index_bytes)?;
         if footer.id != id || *blake3::hash(&index).as_bytes() != id.0 {
             return Err(Error::damaged(path, "its index is not the one it is named after"));
         }
         let index = Index::decode(&index, footer.index_offset).map_err(|defect| defect.of(path))?;
-        Ok(Pack { is_condemned, ..Pack::new(path, id, index) })
+        Ok(Pack { is_condemned, ..Pack::new(layout, path, id, index) })
     }
 
     /// A pack whose index is known already.
-    pub(super) fn new(path: &Path, id: PackId, index: Index) -> Pack {
-        Pack { id, path: path.to_owned(), is_condemned: false, index }
+    pub(super) fn new(layout: &Layout, path: &Path, id: PackId, index: Index) -> Pack {
+        Pack { id, path: path.to_owned(), is_condemned: false, layout: layout.clone(), index }
+    }
+
+    /// Opens it to read frames.
+    pub(crate) fn file(&self) -> Result<OpenFile, Error> {
+        self.layout.open(&self.path)
     }
 
     /// The hashes of all pages, by position.

@@ -69,7 +69,7 @@ impl OpenFrame {
 
 impl PackWriter {
     pub(crate) fn create(store: Store, lease: Lease) -> Result<PackWriter, Error> {
-        let file = NewFile::create(&store.layout().tmp())?;
+        let file = store.layout().new_file()?;
         file.write_at(&format::header(), 0)?;
         let zstd = compressor().at("start compressing for", &store.layout().root)?;
         Ok(PackWriter {
@@ -123,7 +123,7 @@ impl PackWriter {
         let nothing = PageTable::new();
         // Of trees whose snapshot is gone, nodes may be gone too.
         let layout = self.store.layout();
-        let has_trees = regions.trees_of.is_some_and(|id| layout.snapshot(id).exists());
+        let has_trees = regions.trees_of.map_or(Ok(false), |id| layout.has(&layout.snapshot(id)))?;
         for region in sizes {
             let table = regions.tables.get(&region.name).unwrap_or(&nothing).clone();
             let trees = regions.trees.get(&region.name).filter(|_| has_trees).unwrap_or(&nothing).clone();
@@ -279,7 +279,7 @@ impl PackWriter {
         let path = self.store.layout().pack(footer.id);
         self.file.publish(&path)?;
         let pages = self.index.pages.len() as u64;
-        self.store.add_pack(Pack::new(&path, footer.id, self.index));
+        self.store.add_pack(Pack::new(self.store.layout(), &path, footer.id, self.index));
         Ok(PackStats {
             pages,
             raw_bytes: pages * PAGE_SIZE as u64,
