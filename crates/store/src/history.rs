@@ -173,7 +173,7 @@ impl Store {
     }
 
     /// A snapshot and those it descends from, the newest first.
-    fn line(&self, id: SnapshotId) -> impl Iterator<Item = Result<Snapshot, Error>> + '_ {
+    pub(crate) fn line(&self, id: SnapshotId) -> impl Iterator<Item = Result<Snapshot, Error>> + '_ {
         let (mut next, mut seen) = (Some(id), HashSet::new());
         std::iter::from_fn(move || {
             let id = next.take()?;

@@ -44,6 +44,7 @@ mod regions;
 mod report;
 mod snapshot;
 mod store;
+mod transfer;
 mod trees;
 mod verify;
 
@@ -57,4 +58,5 @@ pub use refs::{Head, Refs, Survey};
 pub use regions::Regions;
 pub use snapshot::{Origin, PageCounts, Snapshot, SnapshotDraft};
 pub use store::Store;
+pub use transfer::{Parcel, SendProgress, Sent};
 pub use verify::{Damage, VerifyProgress, VerifyReport};

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use watari_types::{Generation, RegionName, SnapshotId};
 
 use crate::files::folder_of;
-use crate::{Collecting, Store};
+use crate::{Collecting, Parcel, Store};
 
 #[path = "../tests/store/support.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "this test needs a part of it")]
@@ -193,16 +193,18 @@ struct Life {
     histories: Vec<History>,
 }
 
-fn live(seed: u64, operations: usize) -> Life {
+/// One in which snapshots are made, or one that receives them from another store.
+fn live(seed: u64, operations: usize, receives: bool) -> Life {
     let mut rng = Rng::with_seed(seed);
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let mut histories = vec![History::new()];
     let changes = changes_of(|| {
         let store = Store::open(&folder.path().join("store")).unwrap();
+        let source = receives.then(|| Store::open(&folder.path().join("source")).unwrap());
         note(|| Change::Returned(0));
         for number in 1..=operations {
             let mut history = histories[number - 1].clone();
-            operate(&store, &mut history, number as u64, &mut rng);
+            operate(&store, source.as_ref(), &mut history, number as u64, &mut rng);
             histories.push(history);
             note(|| Change::Returned(number));
         }
@@ -210,7 +212,7 @@ fn live(seed: u64, operations: usize) -> Life {
     Life { folder, changes, histories }
 }
 
-fn operate(store: &Store, history: &mut History, number: u64, rng: &mut Rng) {
+fn operate(store: &Store, source: Option<&Store>, history: &mut History, number: u64, rng: &mut Rng) {
     let pick =
         |rng: &mut Rng, history: &History| history.keys().copied().nth(rng.usize(0..history.len().max(1)));
     match rng.u32(0..10) {
@@ -237,7 +239,12 @@ fn operate(store: &Store, history: &mut History, number: u64, rng: &mut Rng) {
                 (0..rng.usize(1..30)).map(|_| (rng.u32(0..200), rng.u32(0..400))).collect();
             disk.extend(&changes);
             disk.retain(|_, number| *number != 0);
-            let id = commit(store, number, parent, &changes.into_iter().collect::<Vec<_>>());
+            let changes: Vec<_> = changes.into_iter().collect();
+            let id = commit(source.unwrap_or(store), number, parent, &changes);
+            if let Some(source) = source {
+                let parcel = Parcel { machine: MACHINE, generation: Generation(number), id, tags: &[] };
+                source.send(&parcel, store, &|_| ()).unwrap();
+            }
             history.insert(number, (id, disk));
         }
     }
@@ -297,8 +304,8 @@ impl Life {
 }
 
 /// Cuts a life at every change.
-fn cut_everywhere(seed: u64, operations: usize) -> usize {
-    let life = live(seed, operations);
+fn cut_everywhere(seed: u64, operations: usize, receives: bool) -> usize {
+    let life = live(seed, operations, receives);
     let root = life.folder.path().join("store");
     let mut medium = Medium::default();
     let (mut returned, mut cuts) = (None, 0);
@@ -335,11 +342,20 @@ fn relative(change: &Change, root: &Path) -> Option<Change> {
     })
 }
 
-/// `WATARI_SEEDS` lives instead of two.
 #[test]
 fn whatever_instant_the_power_fails_history_is_whole() {
-    let seeds = std::env::var("WATARI_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(2);
-    let cuts: usize = (0..seeds).map(|seed| cut_everywhere(seed, 24)).sum();
+    cut_lives(2, false);
+}
+
+#[test]
+fn whatever_instant_the_power_fails_what_was_received_is_whole() {
+    cut_lives(1, true);
+}
+
+/// `WATARI_SEEDS` lives instead of so many.
+fn cut_lives(seeds: u64, receives: bool) {
+    let seeds = std::env::var("WATARI_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(seeds);
+    let cuts: usize = (0..seeds).map(|seed| cut_everywhere(seed, 24, receives)).sum();
     println!("{cuts} cuts");
     assert!(cuts > 500 * seeds as usize);
 }

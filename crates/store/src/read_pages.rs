@@ -20,8 +20,8 @@ type Sink<'a> = &'a (dyn Fn(u32, &[u8]) -> io::Result<()> + Sync);
 type Work<'a> = &'a (dyn Fn(&[Wanted], &mut Decoder) -> Result<(), Error> + Sync);
 
 /// A page that is wanted, and where it is.
-struct Wanted {
-    place: Place,
+pub(crate) struct Wanted {
+    pub(crate) place: Place,
     number: u32,
 }
 
@@ -68,7 +68,7 @@ impl Store {
     }
 
     /// Does `work` for each frame with some of `pages`, on several threads.
-    fn each_frame(
+    pub(crate) fn each_frame(
         &self,
         pages: impl Iterator<Item = (u32, PageHash)>,
         threads: usize,
@@ -78,9 +78,12 @@ impl Store {
         wanted.sort_unstable_by_key(|w| (w.frame(), w.number));
         let frames: Vec<&[Wanted]> = wanted.chunk_by(|a, b| a.frame() == b.frame()).collect();
         let job = Job { store: self, work, frames, next: AtomicUsize::new(0), stop: AtomicBool::new(false) };
+        if threads.min(job.frames.len()) <= 1 {
+            return job.run();
+        }
         let failure = Mutex::new(None);
         std::thread::scope(|scope| {
-            for _ in 0..threads.min(job.frames.len()).max(1) {
+            for _ in 0..threads.min(job.frames.len()) {
                 scope.spawn(|| {
                     if let Err(e) = job.run() {
                         job.stop.store(true, Ordering::Relaxed);
@@ -143,7 +146,8 @@ impl Wanted {
         before.number.checked_add(1) == Some(self.number) && before.place.slot + 1 == self.place.slot
     }
 
-    fn page(&self) -> &PageHash {
+    /// Its name.
+    pub(crate) fn page(&self) -> &PageHash {
         let Place { pack, frame, slot } = &self.place;
         &pack.pages_of(&pack.frames()[*frame as usize])[*slot as usize]
     }

@@ -260,7 +260,10 @@ impl Refs {
     pub(crate) fn read_all(&self) -> Result<Vec<Result<SnapshotId, Error>>, Error> {
         let generations = self.generations()?.into_iter().map(|generation| self.generation_path(generation));
         let tags = self.tag_names()?.into_iter().map(|tag| self.folder.join("tags").join(tag));
-        let mut ids: Vec<_> = generations.chain(tags).filter_map(|path| read_id(self.store.layout(), &path).transpose()).collect();
+        let mut ids: Vec<_> = generations
+            .chain(tags)
+            .filter_map(|path| read_id(self.store.layout(), &path).transpose())
+            .collect();
         ids.extend(self.head().map(|head| head.map(|head| head.id)).transpose());
         Ok(ids)
     }
@@ -277,7 +280,10 @@ impl Refs {
     }
 
     fn tag_names(&self) -> Result<Vec<String>, Error> {
-        Ok(names_in(self.store.layout(), &self.folder.join("tags"))?.into_iter().filter(|name| RevTarget::is_tag(name)).collect())
+        Ok(names_in(self.store.layout(), &self.folder.join("tags"))?
+            .into_iter()
+            .filter(|name| RevTarget::is_tag(name))
+            .collect())
     }
 
     fn head_path(&self) -> PathBuf {

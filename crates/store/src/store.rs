@@ -263,7 +263,10 @@ impl Store {
     /// What is wrong with each pack whose index cannot be read.
     pub(crate) fn unreadable_packs(&self) -> Vec<Error> {
         let packs = self.0.unreadable.lock().clone();
-        packs.into_iter().filter_map(|(id, path)| Pack::open(&self.0.layout, &path, id, false).err()).collect()
+        packs
+            .into_iter()
+            .filter_map(|(id, path)| Pack::open(&self.0.layout, &path, id, false).err())
+            .collect()
     }
 
     /// Why the page cannot be found: a damaged pack that may hold it is the better explanation.

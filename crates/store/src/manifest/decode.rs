@@ -64,6 +64,16 @@ impl Manifest {
         self.header.clone().into_snapshot(self.id, self.bytes.len() as u64)
     }
 
+    /// The file it was read from.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All of it.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The node that is said to have made it.
     pub(crate) fn node(&self) -> NodeId {
         self.header.node

@@ -7,6 +7,6 @@ mod reader;
 mod writer;
 
 pub(crate) use decoder::{Decoded, Decoder, add, broken};
-pub(crate) use format::{Kind, PackId};
+pub(crate) use format::{Kind, PAGES_PER_FRAME, PackId};
 pub(crate) use reader::Pack;
 pub use writer::{PackStats, PackWriter};

@@ -162,6 +162,11 @@ impl PackWriter {
         Ok(())
     }
 
+    /// Its length so far, but for pages that are not compressed yet.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.index.end_of_frames()
+    }
+
     fn put_node(&mut self, node: &NewNode<'_>) -> Result<(), Error> {
         if self.has(&node.name) {
             return Ok(());

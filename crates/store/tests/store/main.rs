@@ -11,3 +11,4 @@ mod golden;
 mod history;
 mod model;
 mod support;
+mod transfer;
