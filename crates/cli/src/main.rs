@@ -4,6 +4,7 @@
 mod args;
 mod client;
 mod commands;
+mod depots;
 mod failure;
 mod format;
 mod graph;

@@ -17,8 +17,11 @@ use tar::{EntryType, Header};
 use watari_store::{Files, ReadAt};
 
 use crate::folder::{Part, copy, sync};
+use crate::sealed::KEY;
 
 const BLOCK: u64 = 512;
+/// What every store has.
+const FORMAT: &str = "format";
 /// What stands in front of a member whose name does not fit into its header (GNU's way).
 const LONG_NAME: &str = "././@LongLink";
 /// Longer names are nobody's.
@@ -56,7 +59,8 @@ impl Archive {
             }
         };
         let members = Members::read(&file)?;
-        if members.places.is_empty() && file.metadata()?.len() > 0 && !members.is_blank(&file)? {
+        let is_ours = members.places.keys().any(|name| name == FORMAT || name == KEY);
+        if !is_ours && !(members.places.is_empty() && is_blank(&file)?) {
             return Err(io::Error::other("it is there already, and not an export"));
         }
         Ok(Archive { file, folder, members: Mutex::new(members) })
@@ -71,7 +75,8 @@ impl Members {
         let (mut at, mut long_name) = (0, None);
         while let Some((header, bytes)) = header_at(file, at)? {
             let start = at + BLOCK;
-            let Some(end) = bytes.checked_next_multiple_of(BLOCK).and_then(|padded| padded.checked_add(start))
+            let Some(end) =
+                bytes.checked_next_multiple_of(BLOCK).and_then(|padded| padded.checked_add(start))
             else {
                 break;
             };
@@ -97,14 +102,14 @@ impl Members {
         }
         Ok(members)
     }
+}
 
-    /// Whether the file begins as one does that was cut before its first member was there.
-    fn is_blank(&self, file: &File) -> io::Result<bool> {
-        let mut block = [0; BLOCK as usize];
-        let length = file.metadata()?.len().min(BLOCK) as usize;
-        file.read_exact_at(&mut block[..length], 0)?;
-        Ok(block.iter().all(|byte| *byte == 0))
-    }
+/// Whether a file is empty, or begins as one does that was cut before its first member was there.
+fn is_blank(file: &File) -> io::Result<bool> {
+    let mut block = [0; BLOCK as usize];
+    let length = file.metadata()?.len().min(BLOCK) as usize;
+    file.read_exact_at(&mut block[..length], 0)?;
+    Ok(block.iter().all(|byte| *byte == 0))
 }
 
 /// The header there, and the length of what follows it; none at the end of the archive, and where nothing sound is.
@@ -144,8 +149,7 @@ impl Files for Archive {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn ReadAt>> {
-        let (start, bytes) =
-            self.members.lock().places.get(name).copied().ok_or(io::ErrorKind::NotFound)?;
+        let (start, bytes) = self.members.lock().places.get(name).copied().ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(Part { file: self.file.try_clone()?, start, bytes }))
     }
 

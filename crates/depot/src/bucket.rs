@@ -97,8 +97,7 @@ fn failed(error: Failure) -> io::Error {
 impl Files for Bucket {
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         let folder = self.path(folder);
-        let listed =
-            self.runtime.block_on(self.client.list_with_delimiter(Some(&folder))).map_err(failed)?;
+        let listed = self.runtime.block_on(self.client.list_with_delimiter(Some(&folder))).map_err(failed)?;
         let objects = listed.objects.iter().map(|object| &object.location);
         let names = objects.chain(&listed.common_prefixes).filter_map(Path::filename);
         Ok(names.map(str::to_owned).collect())

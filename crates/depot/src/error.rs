@@ -12,6 +12,9 @@ pub enum Error {
     /// The text names no place.
     #[error("{0:?} is no depot: {1}")]
     BadAddress(String, &'static str),
+    /// Something else is in the folder.
+    #[error("{0} is there already, and not an export")]
+    NotEmpty(String),
     /// The place is encrypted, and nothing was given to open it with.
     #[error("{0} is encrypted")]
     Sealed(String),
@@ -75,11 +78,14 @@ impl Error {
             Error::BadAddress(..) => {
                 (ErrorKind::BadRequest, "a depot is a folder, a file ending in .tar, or s3://BUCKET/PREFIX")
             }
+            Error::NotEmpty(_) => (ErrorKind::BadRequest, "choose a folder in it that is new or empty"),
             Error::Sealed(_) => {
                 (ErrorKind::BadRequest, "give --passphrase-file, --identity or WATARI_PASSPHRASE")
             }
             Error::NotSealed(_) => (ErrorKind::BadRequest, "choose another place, or do without encryption"),
-            Error::WrongSecret(_) => (ErrorKind::BadRequest, "nothing was changed; try again with the right one"),
+            Error::WrongSecret(_) => {
+                (ErrorKind::BadRequest, "nothing was changed; try again with the right one")
+            }
             Error::BadIdentity(_) => (ErrorKind::BadRequest, "`age-keygen -o FILE` makes one"),
             Error::Seal { .. } => (ErrorKind::Internal, ""),
             Error::Key { .. } => (ErrorKind::Damaged, "another copy of `key.age` may still open it"),

@@ -29,9 +29,7 @@ impl Files for Folder {
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         match fs::read_dir(self.root.join(folder)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            entries => {
-                entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-            }
+            entries => entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
         }
     }
 

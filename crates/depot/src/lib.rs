@@ -16,6 +16,7 @@ mod error;
 mod folder;
 mod open;
 mod sealed;
+mod short;
 
 pub use address::Address;
 pub use error::Error;

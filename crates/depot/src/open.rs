@@ -1,7 +1,9 @@
 //! From an address to a store.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use watari_store::{Files, Store};
@@ -9,7 +11,7 @@ use watari_store::{Files, Store};
 use crate::archive::Archive;
 use crate::bucket::Bucket;
 use crate::folder::Folder;
-use crate::sealed::{self, Sealed};
+use crate::sealed::{self, KEY, Sealed};
 use crate::{Address, Error, Secret};
 
 /// What a depot is opened for.
@@ -41,7 +43,10 @@ pub fn open(depot: &Depot<'_>, access: Access) -> Result<Store, Error> {
     let failed = |e| Error::io("open", &place)(e);
     let files: Arc<dyn Files> = match depot.address {
         Address::Folder(path) => {
-            let is_sealed = path.join("key.age").exists();
+            if !is_fixed {
+                ensure_ours(path, &place)?;
+            }
+            let is_sealed = path.join(KEY).exists();
             if !is_sealed && depot.secret.is_none() {
                 return Ok(if is_fixed { Store::open_fixed(path)? } else { Store::open(path)? });
             }
@@ -72,4 +77,23 @@ pub fn open(depot: &Depot<'_>, access: Access) -> Result<Store, Error> {
     }
     let sealed = Sealed::open(files, &place, secret)?;
     Ok(Store::open_elsewhere(&root, Arc::new(sealed), is_fixed)?)
+}
+
+/// Refuses a folder in which something else is: it would be scattered among it.
+fn ensure_ours(path: &Path, place: &str) -> Result<(), Error> {
+    let entries = match fs::read_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::io("look into", place))?,
+    };
+    let names: Vec<String> =
+        entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let is_ours = |name: &String| name == "format" || name == KEY;
+    // What is there before either of them.
+    let is_begun = |name: &String| {
+        ["packs", "snapshots", "condemned", "refs", "leases", "tmp", "objects"].contains(&name.as_str())
+    };
+    match names.iter().any(is_ours) || names.iter().all(is_begun) {
+        true => Ok(()),
+        false => Err(Error::NotEmpty(place.to_owned())),
+    }
 }

@@ -19,14 +19,14 @@ use parking_lot::Mutex;
 use watari_store::{Files, ReadAt};
 use zeroize::Zeroizing;
 
-use crate::Error;
+use crate::{Error, short};
 
 /// What opens a depot's key.
-const KEY: &str = "key.age";
+pub(crate) const KEY: &str = "key.age";
 /// Where everything else is.
 const OBJECTS: &str = "objects";
-/// Every name is made this long before it is encrypted, so that its length says nothing. The longest there is has 107.
-const NAME_BYTES: usize = 112;
+/// Names are made a multiple of this long before they are encrypted: all but those of long tags are then of one length.
+const NAME_BYTES: usize = 48;
 const NAME_KEY_CONTEXT: &str = "watari 2026-11-22 names of files in an encrypted depot";
 /// A key is not longer.
 const MOST_KEY: u64 = 64 << 10;
@@ -41,11 +41,22 @@ pub enum Secret {
 }
 
 impl Secret {
-    fn identities(text: &SecretString) -> Result<Vec<x25519::Identity>, Error> {
+    /// Words.
+    pub fn passphrase(words: String) -> Secret {
+        Secret::Passphrase(words.into())
+    }
+
+    /// The content of a file of age identities.
+    pub fn identities(text: String) -> Secret {
+        Secret::Identities(text.into())
+    }
+
+    fn keys_in(text: &SecretString) -> Result<Vec<x25519::Identity>, Error> {
         let lines = text.expose_secret().lines().map(str::trim);
         let keys = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let keys: Result<Vec<_>, Error> =
-            keys.map(|key| x25519::Identity::from_str(key).map_err(|e| Error::BadIdentity(e.to_owned()))).collect();
+        let keys: Result<Vec<_>, Error> = keys
+            .map(|key| x25519::Identity::from_str(key).map_err(|e| Error::BadIdentity(e.to_owned())))
+            .collect();
         let keys = keys?;
         if keys.is_empty() { Err(Error::BadIdentity("there is none in it".to_owned())) } else { Ok(keys) }
     }
@@ -57,7 +68,7 @@ impl Secret {
             Secret::Passphrase(words) => vec![Box::new(scrypt::Recipient::new(words.clone()))],
             Secret::Identities(text) => {
                 let boxed = |key: x25519::Identity| Box::new(key.to_public()) as Box<dyn Recipient>;
-                Secret::identities(text)?.into_iter().map(boxed).collect()
+                Secret::keys_in(text)?.into_iter().map(boxed).collect()
             }
         };
         let encryptor = Encryptor::with_recipients(recipients.iter().map(|r| &**r)).map_err(failed)?;
@@ -82,7 +93,7 @@ impl Secret {
             Secret::Passphrase(words) => vec![Box::new(scrypt::Identity::new(words.clone()))],
             Secret::Identities(text) => {
                 let boxed = |key| Box::new(key) as Box<dyn Identity>;
-                Secret::identities(text)?.into_iter().map(boxed).collect()
+                Secret::keys_in(text)?.into_iter().map(boxed).collect()
             }
         };
         let reader = decryptor.decrypt(identities.iter().map(|i| &**i)).map_err(failed)?;
@@ -115,7 +126,8 @@ impl Sealed {
             let key = x25519::Identity::generate();
             let sealed = secret.seal(place, &key.to_string())?;
             let mut file = files.spool().map_err(Error::io("write for", place))?;
-            let put = file.write_all(&sealed).and_then(|()| files.put(KEY, &file, sealed.len() as u64, false));
+            let put =
+                file.write_all(&sealed).and_then(|()| files.put(KEY, &file, sealed.len() as u64, false));
             // Somebody else's key may have been quicker: what is there counts.
             put.map_err(Error::io("write the key of", place))?;
         }
@@ -135,11 +147,10 @@ impl Sealed {
         Aes256Siv::new(&(*self.names).into())
     }
 
-    /// What a file is called there: always the same, and of the same length as every other.
+    /// What a file is called there: always the same.
     fn name(&self, name: &str) -> io::Result<String> {
-        let mut padded = [0; NAME_BYTES];
-        let slot = padded.get_mut(..name.len()).ok_or_else(|| io::Error::other("its name is too long"))?;
-        slot.copy_from_slice(name.as_bytes());
+        let mut padded = short::of(name);
+        padded.resize(padded.len().next_multiple_of(NAME_BYTES), 0);
         let sealed = self.cipher().encrypt(iter::empty::<&[u8]>(), &padded);
         let sealed = sealed.map_err(|_| io::Error::other("its name cannot be encrypted"))?;
         Ok(format!("{OBJECTS}/{}", BASE32_NOPAD.encode(&sealed).to_ascii_lowercase()))
@@ -149,8 +160,7 @@ impl Sealed {
     fn clear(&self, name: &str) -> Option<String> {
         let sealed = BASE32_NOPAD.decode(name.to_ascii_uppercase().as_bytes()).ok()?;
         let padded = self.cipher().decrypt(iter::empty::<&[u8]>(), &sealed).ok()?;
-        let end = padded.iter().position(|byte| *byte == 0).unwrap_or(padded.len());
-        String::from_utf8(padded[..end].to_vec()).ok()
+        short::expand(&padded)
     }
 }
 

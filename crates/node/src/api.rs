@@ -3,6 +3,7 @@
 //! Long work answers either with its result alone or, to a client that accepts `application/x-ndjson`, with
 //! lines of [`Reply`](watari_keeper::protocol::Reply): `progress` lines, then one `done` or `error`.
 
+mod depots;
 mod diff;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use watari_keeper::protocol::{Checkpointed, PauseParts};
 use watari_keeper::record::Phase;
 use watari_types::{Epoch, ErrorReport, Generation, MachineId, MachineName, NodeId, SnapshotId};
 
+pub use depots::*;
 pub use diff::*;
 
 /// The media type that asks for progress lines.

@@ -38,6 +38,7 @@ impl Node {
     ) -> Result<Ready> {
         let (home, file) = self.machine(name)?;
         let (generation, snapshot) = self.in_history(name, rev)?;
+        self.ensure_trusted(snapshot)?;
         let header = self.store.snapshot(snapshot)?;
         let cable = Cable::load(&home)?;
         let network = network_after_rollback(cable, &file.config, &header);
@@ -91,6 +92,7 @@ impl Node {
         let rev = &request.rev;
         let lease = self.store.lease()?;
         let found = self.resolve(rev)?;
+        self.ensure_trusted(found.id)?;
         let snapshot = self.store.snapshot(found.id)?;
         if !snapshot.draft.has_memory {
             return Err(Error::BadRevision {
@@ -127,7 +129,7 @@ impl Node {
 
     /// Puts kernel and initial ramdisk into a clone's folder: linked to the original's, which never change, or
     /// else from the store.
-    fn furnish_boot(
+    pub(crate) fn furnish_boot(
         &self,
         home: &MachineHome,
         config: &MachineConfig,

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use watari_types::{ErrorKind, ErrorReport, MachineName, NameError, RevError};
+use watari_types::{ErrorKind, ErrorReport, MachineName, NameError, NodeId, RevError, SnapshotId};
 
 /// A request that was not carried out. Unless a variant says otherwise, nothing has changed.
 #[derive(Debug, Error)]
@@ -96,6 +96,17 @@ pub enum Error {
     /// From QEMU.
     #[error(transparent)]
     Qemu(#[from] watari_qemu::Error),
+    /// From a depot.
+    #[error(transparent)]
+    Depot(#[from] watari_depot::Error),
+    /// The snapshot may be anybody's.
+    #[error("snapshot {snapshot} is from node {node}, which is not trusted here")]
+    Untrusted {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Who signed it.
+        node: NodeId,
+    },
     /// From the disk engine.
     #[error(transparent)]
     Disk(#[from] watari_disk::Error),
@@ -156,6 +167,11 @@ impl Error {
             }
             Error::Report(report) => report.clone(),
             Error::Store(e) => e.report(),
+            Error::Depot(e) => e.report(),
+            Error::Untrusted { node, .. } => report(
+                ErrorKind::Untrusted,
+                &format!("if you know that node, `watari trust {node}` lets its snapshots run"),
+            ),
             Error::Keeper(e) => e.report(),
             Error::Qemu(e) => e.report(),
             Error::Disk(e) => disk_report(e, &line),

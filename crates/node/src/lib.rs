@@ -4,7 +4,8 @@
 //!   watari (cli) ──HTTP, unix socket──┐                  ┌── keeper (a process for each running machine)
 //!                                     ▼                  │
 //!   browser ──HTTP, 127.0.0.1──► server ──► Node ──► supervise
-//!                                            │ create, lifecycle, network, ending, branch, history, diff, remove, exports
+//!                                            │ create, lifecycle, network, ending, branch, history, diff, remove, exports,
+//!                                            │ gc, verify, depots, trust
 //!                                            └──► store, machine.toml, state.json
 //! ```
 //!
@@ -16,6 +17,7 @@ mod accel;
 pub mod api;
 mod branch;
 mod create;
+mod depots;
 mod diff;
 pub mod doctor;
 mod ending;
@@ -31,6 +33,7 @@ mod process;
 mod remove;
 mod server;
 mod supervise;
+mod trust;
 mod verify;
 
 pub use error::{Error, Result};

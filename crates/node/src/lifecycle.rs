@@ -34,6 +34,9 @@ impl Node {
         let (home, file) = self.machine(name)?;
         let cable = Cable::load(&home)?;
         let state = self.settle(name)?;
+        if let Some(base) = state.base {
+            self.ensure_trusted(base.id)?;
+        }
         let (start, own_memory) = match (state.phase, state.resume_from) {
             (Phase::Running | Phase::Paused, _) => return Err(wrong_state(name, state.phase)),
             (Phase::Suspended, Some(snapshot)) => (

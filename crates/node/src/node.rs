@@ -46,6 +46,8 @@ pub(crate) struct Node {
     pub(crate) pins: Pins,
     /// Held while garbage is collected, so that whoever wants it meanwhile waits.
     pub(crate) collecting: Mutex<()>,
+    /// Held while it is written down who is trusted.
+    pub(crate) trusting: Mutex<()>,
     pub(crate) id: NodeId,
     pub(crate) options: Options,
     /// Held while the accelerator is probed, so that it is probed once.
@@ -75,6 +77,7 @@ impl Node {
             store,
             pins: Pins::default(),
             collecting: Mutex::new(()),
+            trusting: Mutex::new(()),
             id,
             options,
             probing: Mutex::new(()),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use watari_types::{Delta, PageHash, PageSet, PageTable, RegionDelta, RegionName, SnapshotId};
+use watari_types::{Delta, NodeId, PageHash, PageSet, PageTable, RegionDelta, RegionName, SnapshotId};
 
 use crate::compress::compressor;
 use crate::error::{At, Error};
@@ -66,6 +66,14 @@ impl Store {
     /// What a snapshot says about itself. Reads only the head of its manifest.
     pub fn snapshot(&self, id: SnapshotId) -> Result<Snapshot, Error> {
         self.read_manifest(id, |path| Manifest::read_header(self.layout(), path, id))
+    }
+
+    /// The node that made a snapshot: it says so itself, and its signature proves it. Reads all of the manifest.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if the signature is not that node's.
+    pub fn signer(&self, id: SnapshotId) -> Result<NodeId, Error> {
+        self.manifest(id)?.signer()
     }
 
     /// The snapshot's device state, if it has one.
@@ -208,7 +216,7 @@ impl Store {
     pub(crate) fn check_snapshot(&self, id: SnapshotId, lease: &Lease) -> Result<(), Error> {
         let layout = self.layout();
         let path = layout.snapshot(id);
-        if !layout.has(&path)? && lease.saves(id) {
+        if layout.may_shrink() && !layout.has(&path)? && lease.saves(id) {
             files::move_to(&layout.condemned_snapshot(id), &path)?;
         }
         if layout.has(&path)? { Ok(()) } else { Err(self.missing_snapshot(id)) }

@@ -196,12 +196,7 @@ impl Store {
     /// Takes a manifest from another store; its length.
     fn receive(&self, manifest: &Manifest, lease: &Lease) -> Result<u64, Error> {
         let snapshot = manifest.snapshot();
-        if !manifest.is_signed() {
-            return Err(Error::damaged(
-                manifest.path(),
-                format!("it is not signed by node {}", manifest.node()),
-            ));
-        }
+        manifest.signer()?;
         self.refresh()?;
         if let Some(page) = manifest.pages()?.into_iter().find(|page| !self.keeps(page, lease)) {
             return Err(self.missing(&page));

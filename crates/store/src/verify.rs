@@ -138,9 +138,8 @@ impl Walk<'_> {
                 return None;
             }
         };
-        if !manifest.is_signed() {
-            let what = format!("it is not signed by node {}", manifest.node());
-            self.damaged.push(Damage { path: path.clone(), what });
+        if let Err(e) = manifest.signer() {
+            self.damaged.push(Damage::new(&path, &e));
         }
         if let Err(e) = manifest.device_state().and_then(|_| self.pages(&manifest, &path)) {
             self.damaged.push(Damage::new(&path, &e));

@@ -32,6 +32,8 @@ pub enum ErrorKind {
     BadRequest,
     /// The machine is not in a state in which that can be done.
     WrongState,
+    /// The snapshot is signed by a node that is not trusted.
+    Untrusted,
     /// What was read back is not what was written.
     Damaged,
     /// The file is not a disk image, kernel or initrd.

@@ -9,7 +9,9 @@ mod diff;
 mod disk;
 mod doctor;
 mod down;
+mod export;
 mod gc;
+mod import;
 mod keeper;
 mod kill;
 mod list;
@@ -18,6 +20,8 @@ mod man;
 mod network;
 mod node;
 mod pause;
+mod pull;
+mod push;
 mod restore;
 mod resume;
 mod rm;
@@ -26,6 +30,7 @@ mod show;
 mod start;
 mod stop;
 mod tag;
+mod trust;
 mod up;
 mod verify;
 
@@ -61,6 +66,11 @@ pub(crate) enum Command {
     Screenshot(screenshot::Screenshot),
     Disk(disk::Disk),
     Network(network::Network),
+    Export(export::Export),
+    Import(import::Import),
+    Push(push::Push),
+    Pull(pull::Pull),
+    Trust(trust::Trust),
     Rm(rm::Rm),
     Gc(gc::Gc),
     Verify(verify::Verify),
@@ -110,6 +120,11 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Screenshot(command) => command.run(&context),
         Command::Disk(command) => command.run(&context),
         Command::Network(command) => command.run(&context),
+        Command::Export(command) => command.run(&context),
+        Command::Import(command) => command.run(&context),
+        Command::Push(command) => command.run(&context),
+        Command::Pull(command) => command.run(&context),
+        Command::Trust(command) => command.run(&context),
         Command::Rm(command) => command.run(&context),
         Command::Gc(command) => command.run(&context),
         Command::Verify(command) => command.run(&context),

@@ -55,6 +55,9 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .routes(routes!(diff))
         .routes(routes!(verify))
         .routes(routes!(gc))
+        .routes(routes!(push))
+        .routes(routes!(pull))
+        .routes(routes!(trusted, trust))
         .routes(routes!(exports::export));
     let (router, description) =
         OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", routes).split_for_parts();
@@ -323,4 +326,35 @@ async fn verify(State(app): Shared, headers: HeaderMap, bytes: Bytes) -> Answer 
 async fn gc(State(app): Shared, headers: HeaderMap, bytes: Bytes) -> Answer {
     let request: GcRequest = body(&bytes)?;
     operate(&app.node, &headers, None, move |node, progress| node.gc(&request, progress)).await
+}
+
+/// Puts a snapshot into a depot: what is not there yet. Answers with progress where asked to.
+#[utoipa::path(post, path = "/push", tag = "depots", request_body = PushRequest,
+    responses((status = 200, body = Pushed), (status = "default", body = ErrorBody)))]
+async fn push(State(app): Shared, headers: HeaderMap, bytes: Bytes) -> Answer {
+    let request: PushRequest = body(&bytes)?;
+    operate(&app.node, &headers, None, move |node, progress| node.push(&request, progress)).await
+}
+
+/// Takes snapshots from a depot: what is not here yet. Answers with progress where asked to.
+#[utoipa::path(post, path = "/pull", tag = "depots", request_body = PullRequest,
+    responses((status = 200, body = Pulled), (status = "default", body = ErrorBody)))]
+async fn pull(State(app): Shared, headers: HeaderMap, bytes: Bytes) -> Answer {
+    let request: PullRequest = body(&bytes)?;
+    operate(&app.node, &headers, None, move |node, progress| node.pull(&request, progress)).await
+}
+
+/// The nodes whose snapshots may run here.
+#[utoipa::path(get, path = "/trust", tag = "depots",
+    responses((status = 200, body = TrustList), (status = "default", body = ErrorBody)))]
+async fn trusted(State(app): Shared) -> Answer {
+    look(&app.node, |node| Ok(TrustList { trusted: node.trusted()?.into_iter().collect() })).await
+}
+
+/// Trusts a node, or no longer.
+#[utoipa::path(post, path = "/trust", tag = "depots", request_body = TrustRequest,
+    responses((status = 200, body = TrustList), (status = "default", body = ErrorBody)))]
+async fn trust(State(app): Shared, bytes: Bytes) -> Answer {
+    let request: TrustRequest = body(&bytes)?;
+    look(&app.node, move |node| node.trust(&request)).await
 }

@@ -64,27 +64,20 @@ impl Manifest {
         self.header.clone().into_snapshot(self.id, self.bytes.len() as u64)
     }
 
-    /// The file it was read from.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// All of it.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The node that is said to have made it.
-    pub(crate) fn node(&self) -> NodeId {
-        self.header.node
-    }
-
-    /// Whether that node signed it.
-    pub(crate) fn is_signed(&self) -> bool {
+    /// The node that made it, which its signature proves.
+    pub(crate) fn signer(&self) -> Result<NodeId, Error> {
+        let node = self.header.node;
+        let message = signed_message(self.header.version, self.id);
         let signature = self.bytes.last_chunk();
-        signature.is_some_and(|signature| {
-            NodeKey::verify(self.node(), &signed_message(self.header.version, self.id), signature)
-        })
+        match signature.is_some_and(|signature| NodeKey::verify(node, &message, signature)) {
+            true => Ok(node),
+            false => Err(Error::damaged(&self.path, format!("it is not signed by node {node}"))),
+        }
     }
 
     /// The deltas, as runs of pages.
