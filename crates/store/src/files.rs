@@ -42,11 +42,7 @@ impl NewFile {
     /// Makes the content durable under the name `to`, in place of what was there.
     pub(crate) fn publish(self, to: &Path) -> Result<(), Error> {
         self.sync()?;
-        #[cfg(test)]
-        let from = self.0.path().to_owned();
-        self.0.persist(to).map_err(|e| Error::io("create", to, e.error))?;
-        #[cfg(test)]
-        note(|| Change::Move { from, to: to.to_owned() });
+        self.replace(to)?;
         sync_parent(to)
     }
 
@@ -64,6 +60,16 @@ impl NewFile {
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(e) => Err(Error::io("create", to, e.error)),
         }
+    }
+
+    /// Gives it the name `to`, in place of what was there. Its content may not survive a crash.
+    pub(crate) fn replace(self, to: &Path) -> Result<(), Error> {
+        #[cfg(test)]
+        let from = self.0.path().to_owned();
+        self.0.persist(to).map_err(|e| Error::io("create", to, e.error))?;
+        #[cfg(test)]
+        note(|| Change::Move { from, to: to.to_owned() });
+        Ok(())
     }
 
     fn sync(&self) -> Result<(), Error> {
@@ -165,11 +171,16 @@ pub(crate) fn read_at(file: &File, path: &Path, offset: u64, bytes: u64) -> Resu
         return Err(Error::io("hold the content of", path, io::ErrorKind::OutOfMemory.into()));
     }
     content.resize(bytes as usize, 0);
-    file.read_exact_at(&mut content, offset).map_err(|e| match e.kind() {
+    read_into(file, path, offset, &mut content)?;
+    Ok(content)
+}
+
+/// Reads as much as there is room for.
+pub(crate) fn read_into(file: &File, path: &Path, offset: u64, content: &mut [u8]) -> Result<(), Error> {
+    file.read_exact_at(content, offset).map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => Error::damaged(path, "it ends early"),
         _ => Error::io("read", path, e),
-    })?;
-    Ok(content)
+    })
 }
 
 /// Opens a file and tells its length.

@@ -71,6 +71,16 @@ impl Layout {
         self.packs().join(format!("{id}.pack"))
     }
 
+    /// Where pages are, as a process wrote it down.
+    pub(crate) fn index(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    /// Where a pack is.
+    pub(crate) fn pack_in(&self, id: PackId, is_condemned: bool) -> PathBuf {
+        if is_condemned { self.condemned_pack(id) } else { self.pack(id) }
+    }
+
     /// What nothing was seen to need, and what is removed once no lease may need it.
     pub(crate) fn condemned(&self) -> PathBuf {
         self.root.join("condemned")

@@ -9,5 +9,6 @@ mod damage;
 mod full_disk;
 mod golden;
 mod history;
+mod index;
 mod model;
 mod support;
