@@ -65,16 +65,10 @@ impl NewFile {
         match self {
             NewFile::InFolder(file) => {
                 sync(&file)?;
-                #[cfg(test)]
-                let from = file.path().to_owned();
-                file.persist(to).map_err(|e| Error::io("create", to, e.error))?;
-                #[cfg(test)]
-                note(|| Change::Move { from, to: to.to_owned() });
+                NewFile::InFolder(file).replace(to)?;
                 sync_parent(to)
             }
-            NewFile::Elsewhere { content, length, files, root } => {
-                files.put(&name_in(&root, to), &content, length.into_inner(), true).at("write", to).map(drop)
-            }
+            NewFile::Elsewhere { .. } => self.replace(to),
         }
     }
 
@@ -97,6 +91,23 @@ impl NewFile {
             }
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(e) => Err(Error::io("create", to, e.error)),
+        }
+    }
+
+    /// Gives it the name `to`, in place of what was there. In a folder its content may not survive a crash.
+    pub(crate) fn replace(self, to: &Path) -> Result<(), Error> {
+        match self {
+            NewFile::InFolder(file) => {
+                #[cfg(test)]
+                let from = file.path().to_owned();
+                file.persist(to).map_err(|e| Error::io("create", to, e.error))?;
+                #[cfg(test)]
+                note(|| Change::Move { from, to: to.to_owned() });
+                Ok(())
+            }
+            NewFile::Elsewhere { content, length, files, root } => {
+                files.put(&name_in(&root, to), &content, length.into_inner(), true).at("write", to).map(drop)
+            }
         }
     }
 }
@@ -232,11 +243,16 @@ impl OpenFile {
             return Err(Error::io("hold the content of", path, io::ErrorKind::OutOfMemory.into()));
         }
         content.resize(bytes as usize, 0);
-        self.read_exact_at(&mut content, offset).map_err(|e| match e.kind() {
+        self.read_into(path, offset, &mut content)?;
+        Ok(content)
+    }
+
+    /// Reads as much as there is room for.
+    pub(crate) fn read_into(&self, path: &Path, offset: u64, content: &mut [u8]) -> Result<(), Error> {
+        self.read_exact_at(content, offset).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => Error::damaged(path, "it ends early"),
             _ => Error::io("read", path, e),
-        })?;
-        Ok(content)
+        })
     }
 }
 

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use watari_types::{Page, PageHash};
 
 use crate::error::{At, Error};
-use crate::index::Place;
 use crate::pack::{Decoded, Decoder, PackId};
+use crate::packs::Place;
 
 /// At most 16 MiB of decoded frames: pages that change often are changes of the same others again and again.
 const CACHED_FRAMES: NonZeroUsize = NonZeroUsize::new(64).unwrap();

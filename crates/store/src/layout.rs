@@ -142,6 +142,11 @@ impl Layout {
         if self.elsewhere.is_none() { ensure_dir(folder) } else { Ok(()) }
     }
 
+    /// Whether it is in no folder.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.elsewhere.is_some()
+    }
+
     /// Whether garbage may be collected in it: then readers and writers have to beware.
     pub(crate) fn may_shrink(&self) -> bool {
         self.elsewhere.is_none() && !self.is_fixed
@@ -157,6 +162,16 @@ impl Layout {
 
     pub(crate) fn pack(&self, id: PackId) -> PathBuf {
         self.packs().join(format!("{id}.pack"))
+    }
+
+    /// Where pages are, as a process wrote it down.
+    pub(crate) fn index(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    /// Where a pack is.
+    pub(crate) fn pack_in(&self, id: PackId, is_condemned: bool) -> PathBuf {
+        if is_condemned { self.condemned_pack(id) } else { self.pack(id) }
     }
 
     /// What nothing was seen to need, and what is removed once no lease may need it.

@@ -14,8 +14,8 @@ use watari_types::SnapshotId;
 use crate::error::Error;
 use crate::files::{self, NewFile};
 use crate::history::manifests_in;
-use crate::index::Place;
 use crate::pack::PackId;
+use crate::packs::Place;
 use crate::store::Store;
 
 /// While it lives, nothing goes away that was in the store when it began and was not condemned by then.
@@ -49,9 +49,12 @@ impl Store {
         let file = layout.may_shrink().then(|| NewFile::create(&layout.leases())).transpose()?;
         // Not before: what is condemned after this look has to wait for this lease.
         self.refresh()?;
-        let packs = self.packs().into_iter().filter(|pack| pack.is_condemned).map(|pack| pack.id).collect();
         let snapshots = manifests_in(layout, &layout.condemned())?.into_iter().map(|(id, _)| id).collect();
-        Ok(Lease(Arc::new(Held { _file: file, condemned_packs: packs, condemned_snapshots: snapshots })))
+        Ok(Lease(Arc::new(Held {
+            _file: file,
+            condemned_packs: self.packs().condemned(),
+            condemned_snapshots: snapshots,
+        })))
     }
 
     /// The leases there are now.

@@ -35,7 +35,9 @@ mod key;
 mod layout;
 mod lease;
 mod manifest;
+mod names;
 mod pack;
+mod packs;
 #[cfg(test)]
 mod power;
 mod read_pages;

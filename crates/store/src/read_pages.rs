@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use watari_types::{PAGE_SIZE, PageHash};
 
 use crate::error::{At, Error};
-use crate::index::Place;
 use crate::pack::{Decoder, Pack};
+use crate::packs::Place;
 use crate::store::Store;
 
 /// Receives neighbouring pages: the number of the first, and their content.
@@ -23,6 +23,7 @@ type Work<'a> = &'a (dyn Fn(&[Wanted], &mut Decoder) -> Result<(), Error> + Sync
 pub(crate) struct Wanted {
     pub(crate) place: Place,
     number: u32,
+    name: PageHash,
 }
 
 impl Store {
@@ -96,15 +97,17 @@ impl Store {
     }
 
     fn locate(&self, pages: impl Iterator<Item = (u32, PageHash)>) -> Result<Vec<Wanted>, Error> {
-        let mut wanted = Vec::new();
+        let mut pages: Vec<_> = pages.filter(|(_, page)| !page.is_zero_page()).collect();
+        self.packs().sort_as_they_lie(&mut pages);
+        let mut wanted = Vec::with_capacity(pages.len());
         let mut refreshed = false;
-        for (number, page) in pages.filter(|(_, page)| !page.is_zero_page()) {
-            let mut place = self.find(&page);
+        for (number, name) in pages {
+            let mut place = self.find(&name);
             if place.is_none() && !std::mem::replace(&mut refreshed, true) {
                 self.refresh()?;
-                place = self.find(&page);
+                place = self.find(&name);
             }
-            wanted.push(Wanted { place: place.ok_or_else(|| self.missing(&page))?, number });
+            wanted.push(Wanted { place: place.ok_or_else(|| self.missing(&name))?, number, name });
         }
         Ok(wanted)
     }
@@ -129,7 +132,7 @@ impl Store {
     fn hand_out_singly(&self, wanted: &[Wanted], sink: Sink<'_>) -> Result<(), Error> {
         let mut content = [0; PAGE_SIZE];
         for w in wanted {
-            self.read_page(w.page(), &mut content)?;
+            self.read_page(&w.name, &mut content)?;
             hand_over(sink, w.number, &content)?;
         }
         Ok(())
@@ -148,8 +151,7 @@ impl Wanted {
 
     /// Its name.
     pub(crate) fn page(&self) -> &PageHash {
-        let Place { pack, frame, slot } = &self.place;
-        &pack.pages_of(&pack.frames()[*frame as usize])[*slot as usize]
+        &self.name
     }
 }
 

@@ -12,7 +12,7 @@ use watari_types::{ErrorReport, MachineId, PAGE_SIZE, PageHash, SnapshotId, leve
 
 use crate::error::{At, Error};
 use crate::manifest::{Manifest, Run};
-use crate::pack::{Decoder, Pack, PackId, broken};
+use crate::pack::{Decoder, Pack, PackId, broken, names_of};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -77,11 +77,11 @@ impl Store {
             walk.machine(machine)?;
         }
         let Walk { seen, mut frames, mut damaged, .. } = walk;
-        let unreadable = self.unreadable_packs();
-        damaged.extend(unreadable.iter().map(|error| Damage::new(&self.layout().packs(), error)));
         if machine.is_none() {
-            frames.extend(self.packs().iter().flat_map(frames_of));
+            frames.extend(self.packs().all().iter().flat_map(frames_of));
         }
+        let unreadable = self.packs().unreadable();
+        damaged.extend(unreadable.iter().map(|error| Damage::new(&self.layout().packs(), error)));
         let check =
             FrameCheck::new(self, frames.into_iter().map(|((_, frame), pack)| (pack, frame)).collect());
         damaged.append(&mut check.run(progress).at("start decompressing", &self.layout().root)?);
@@ -255,11 +255,17 @@ impl<'a> FrameCheck<'a> {
     }
 
     /// Checks that a frame is what was written, and holds the pages the index says.
-    fn frame(&self, decoder: &mut Decoder, pack: &Arc<Pack>, number: u32) -> Result<(), Error> {
+    fn frame(
+        &self,
+        decoder: &mut Decoder,
+        pack: &Arc<Pack>,
+        number: u32,
+        names: &[PageHash],
+    ) -> Result<(), Error> {
         let content = decoder.decode_checked(pack, number)?;
         let frame = &pack.frames()[number as usize];
         let mut page = [0; PAGE_SIZE];
-        for (slot, name) in (0..).zip(pack.pages_of(frame)) {
+        for (slot, name) in (0..).zip(names_of(frame, names)) {
             if let Some(base) = content.copy(slot, &mut page) {
                 self.store.complete(&mut page, &base, pack, number)?;
             }
@@ -276,9 +282,16 @@ impl<'a> FrameCheck<'a> {
         damaged: &Mutex<Vec<Damage>>,
     ) -> io::Result<()> {
         let mut decoder = Decoder::new()?;
+        let note = |pack: &Pack, e: Error| damaged.lock().push(Damage::new(&pack.path, &e));
+        // Of the pack that was looked at last: all frames of a pack follow each other.
+        let mut last: Option<(PackId, Option<Vec<PageHash>>)> = None;
         while let Some((pack, frame)) = self.frames.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(e) = self.frame(&mut decoder, pack, *frame) {
-                damaged.lock().push(Damage::new(&pack.path, &e));
+            let (_, names) = match last.take().filter(|(id, _)| *id == pack.id) {
+                Some(known) => last.insert(known),
+                None => last.insert((pack.id, pack.names().map_err(|e| note(pack, e)).ok())),
+            };
+            if let Some(names) = names {
+                self.frame(&mut decoder, pack, *frame, names).unwrap_or_else(|e| note(pack, e));
             }
             let pages = u64::from(pack.frames()[*frame as usize].pages);
             let pages_done = self.done.fetch_add(pages, Ordering::Relaxed) + pages;

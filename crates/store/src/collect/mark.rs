@@ -6,9 +6,9 @@ use std::sync::Arc;
 use watari_types::{PAGE_SIZE, PageHash, SnapshotId, levels_for, names_in};
 
 use crate::error::{At, Error};
-use crate::index::Place;
 use crate::manifest::Run;
 use crate::pack::{Decoder, Kind, Pack, PackId};
+use crate::packs::Place;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -20,7 +20,7 @@ pub(super) struct Reached {
 
 impl Reached {
     pub(super) fn nothing_of(pack: Arc<Pack>) -> Reached {
-        let bits = vec![0; pack.pages().len().div_ceil(64)];
+        let bits = vec![0; (pack.pages as usize).div_ceil(64)];
         Reached { pack, bits }
     }
 
@@ -145,7 +145,7 @@ impl<'a> Mark<'a> {
         let mut decoder = Decoder::new().at("start decompressing", &self.store.layout().root)?;
         let mut seen = HashSet::new();
         loop {
-            let mut packs = self.store.packs();
+            let mut packs = self.store.packs().all();
             packs.retain(|pack| (stays(pack) || self.packs.contains_key(&pack.id)) && seen.insert(pack.id));
             if packs.is_empty() {
                 return Ok(());

@@ -102,6 +102,7 @@ impl Store {
         self.sync_refs()?;
         self.judge(&mark, &mut done)?;
         self.refresh()?;
+        self.packs().save();
         Ok(done)
     }
 
@@ -109,7 +110,7 @@ impl Store {
     /// holders have made.
     fn candidates(&self) -> Result<Candidates, Error> {
         self.refresh()?;
-        let packs = self.packs().into_iter().map(|pack| (pack.id, pack)).collect();
+        let packs = self.packs().all().into_iter().map(|pack| (pack.id, pack)).collect();
         Ok(Candidates { packs, snapshots: manifests_in(self.layout(), &self.layout().snapshots())? })
     }
 
@@ -252,7 +253,7 @@ impl Store {
     /// Whether a condemned pack is needed. Of one that cannot be read nobody knows.
     fn is_needed(&self, pack: PackId, mark: &Mark<'_>) -> bool {
         let is_reached = |reached: &Reached| reached.pack.is_condemned;
-        self.is_unreadable(pack) || mark.packs.get(&pack).is_some_and(is_reached)
+        self.packs().is_unreadable(pack) || mark.packs.get(&pack).is_some_and(is_reached)
     }
 }
 
@@ -283,7 +284,7 @@ impl Candidates {
     fn uses(&self, mark: &Mark<'_>) -> Vec<Use> {
         let one = |pack: &Arc<Pack>| {
             let needed = mark.packs.get(&pack.id).map_or(0, Reached::len);
-            Use { id: pack.id, bytes: length(&pack.path), pages: pack.pages().len() as u64, needed }
+            Use { id: pack.id, bytes: length(&pack.path), pages: u64::from(pack.pages), needed }
         };
         self.packs.values().map(one).collect()
     }

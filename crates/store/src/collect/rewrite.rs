@@ -1,13 +1,13 @@
 //! What is needed of several packs, in a new one.
 
-use watari_types::{ErrorReport, PAGE_SIZE};
+use watari_types::{ErrorReport, PAGE_SIZE, PageHash};
 
 use super::mark::{Mark, Reached};
 use super::plan::Plan;
 use super::{Collected, Collecting};
 use crate::error::{At, Error};
 use crate::lease::Lease;
-use crate::pack::{Decoder, PackId, PackWriter};
+use crate::pack::{Decoder, PackId, PackWriter, names_of};
 use crate::store::Store;
 
 /// A frame that is needed as a whole and has so many pages is taken as it is. Smaller ones compress better together.
@@ -48,8 +48,9 @@ impl Store {
         let mut writer = self.new_pack(lease)?;
         let mut decoder = Decoder::new().at("start decompressing", &self.layout().root)?;
         for reached in packs {
+            let names = reached.pack.names()?;
             for frame in 0..reached.pack.frames().len() as u32 {
-                copy(reached, frame, &mut decoder, &mut writer)?;
+                copy(reached, frame, &names, &mut decoder, &mut writer)?;
             }
         }
         Ok(writer.finish()?.stored_bytes)
@@ -57,10 +58,16 @@ impl Store {
 }
 
 /// Copies what is needed of a frame. Every bit of it is checked first: what is written anew looks sound for ever.
-fn copy(reached: &Reached, number: u32, decoder: &mut Decoder, writer: &mut PackWriter) -> Result<(), Error> {
+fn copy(
+    reached: &Reached,
+    number: u32,
+    names: &[PageHash],
+    decoder: &mut Decoder,
+    writer: &mut PackWriter,
+) -> Result<(), Error> {
     let pack = &reached.pack;
     let frame = &pack.frames()[number as usize];
-    let names = pack.pages_of(frame);
+    let names = names_of(frame, names);
     let is_needed = |slot: &u32| reached.contains(frame.first_page + slot);
     let needed = (0..frame.pages).filter(is_needed).count() as u32;
     if needed == 0 {

@@ -24,7 +24,8 @@ pub(crate) const MIN_BYTES: u64 = HEADER_BYTES + FOOTER_BYTES;
 const VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"WTRPACK\n";
 const END_MAGIC: [u8; 8] = *b"WTRPEND\n";
-const INDEX_HEAD_BYTES: u64 = 8;
+/// The counts an index begins with.
+pub(crate) const COUNTS_BYTES: u64 = 8;
 const FRAME_ENTRY_BYTES: u64 = 48;
 const HASH_BYTES: u64 = 32;
 
@@ -101,7 +102,7 @@ pub(crate) fn header() -> [u8; HEADER_BYTES as usize] {
 impl Index {
     /// Where the next frame begins.
     pub(crate) fn end_of_frames(&self) -> u64 {
-        self.frames.last().map_or(HEADER_BYTES, |frame| frame.offset + u64::from(frame.bytes))
+        end_of(&self.frames)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -121,29 +122,33 @@ impl Index {
         }
         bytes
     }
+}
 
-    /// Reads an index whose frames must fill the file up to `index_offset`.
-    pub(crate) fn decode(bytes: &[u8], index_offset: u64) -> Result<Index, Defect> {
-        let mut parser = Parser(bytes);
-        let (frame_count, page_count) = (parser.u32()?, parser.u32()?);
-        if page_count == 0 || bytes.len() as u64 != index_bytes(frame_count, page_count) {
+/// The beginning of an index: how many frames and pages there are, and the frames. The pages' names follow.
+pub(crate) struct IndexHead {
+    pub(crate) frames: Vec<Frame>,
+    pub(crate) pages: u32,
+}
+
+impl IndexHead {
+    /// Its length in bytes, given the first of them and the length of the whole index.
+    pub(crate) fn bytes(first: &[u8], index_bytes: u64) -> Result<u64, Defect> {
+        let (frames, pages) = counts(&mut Parser(first))?;
+        if pages == 0 || index_bytes != self::index_bytes(frames, pages) {
             return Err(Defect::new("its index has the wrong length"));
         }
-        let mut index = Index {
-            frames: Vec::with_capacity(frame_count as usize),
-            pages: Vec::with_capacity(page_count as usize),
-        };
+        Ok(self::index_bytes(frames, 0))
+    }
+
+    /// Reads it. The frames must fill the file up to `index_offset`.
+    pub(crate) fn decode(bytes: &[u8], index_offset: u64) -> Result<IndexHead, Defect> {
+        let mut parser = Parser(bytes);
+        let (count, pages) = counts(&mut parser)?;
+        let mut frames: Vec<Frame> = Vec::with_capacity(count as usize);
         let mut first_page = 0_u32;
-        for _ in 0..frame_count {
-            let (offset, bytes) = (parser.u64()?, parser.u32()?);
-            let pages = u32::from(u16::from_le_bytes(parser.array()?));
-            let kind = match u16::from_le_bytes(parser.array()?) {
-                0 => Kind::Pages,
-                1 => Kind::Changes,
-                _ => return Err(Defect::new("its index tells of frames of an unknown kind")),
-            };
-            let frame = Frame { kind, offset, bytes, pages, first_page, hash: parser.array()? };
-            let sound = frame.offset == index.end_of_frames()
+        for _ in 0..count {
+            let frame = frame(&mut parser, first_page)?;
+            let sound = frame.offset == end_of(&frames)
                 && frame.bytes <= MAX_STORED_FRAME
                 && frame.bytes as usize >= frame.names_bytes()
                 && (1..=PAGES_PER_FRAME as u32).contains(&frame.pages);
@@ -151,20 +156,42 @@ impl Index {
                 Some(next) if sound => next,
                 _ => return Err(Defect::new("its index contradicts itself")),
             };
-            index.frames.push(frame);
+            frames.push(frame);
         }
-        if first_page != page_count || index.end_of_frames() != index_offset {
+        if first_page != pages || end_of(&frames) != index_offset {
             return Err(Defect::new("its index contradicts itself"));
         }
-        for _ in 0..page_count {
-            index.pages.push(PageHash(parser.array()?));
-        }
-        Ok(index)
+        Ok(IndexHead { frames, pages })
     }
 }
 
+fn counts(parser: &mut Parser<'_>) -> Result<(u32, u32), Defect> {
+    Ok((parser.u32()?, parser.u32()?))
+}
+
+fn frame(parser: &mut Parser<'_>, first_page: u32) -> Result<Frame, Defect> {
+    let (offset, bytes) = (parser.u64()?, parser.u32()?);
+    let pages = u32::from(u16::from_le_bytes(parser.array()?));
+    let kind = match u16::from_le_bytes(parser.array()?) {
+        0 => Kind::Pages,
+        1 => Kind::Changes,
+        _ => return Err(Defect::new("its index tells of frames of an unknown kind")),
+    };
+    Ok(Frame { kind, offset, bytes, pages, first_page, hash: parser.array()? })
+}
+
+/// Where the index begins in a pack of these frames.
+fn end_of(frames: &[Frame]) -> u64 {
+    frames.last().map_or(HEADER_BYTES, |frame| frame.offset + u64::from(frame.bytes))
+}
+
+/// Where the name of the page at `position` is in a pack of these frames.
+pub(crate) fn name_offset(frames: &[Frame], position: u32) -> u64 {
+    end_of(frames) + index_bytes(frames.len() as u32, position)
+}
+
 fn index_bytes(frames: u32, pages: u32) -> u64 {
-    INDEX_HEAD_BYTES + FRAME_ENTRY_BYTES * u64::from(frames) + HASH_BYTES * u64::from(pages)
+    COUNTS_BYTES + FRAME_ENTRY_BYTES * u64::from(frames) + HASH_BYTES * u64::from(pages)
 }
 
 /// A pack's last bytes.
@@ -229,11 +256,17 @@ mod tests {
         Index { frames: frames.iter().map(frame).collect(), pages: vec![PageHash([2; 32]); pages] }.encode()
     }
 
+    fn decode(bytes: &[u8], index_offset: u64) -> Result<IndexHead, Defect> {
+        let head = IndexHead::bytes(bytes, bytes.len() as u64)?;
+        IndexHead::decode(&bytes[..head as usize], index_offset)
+    }
+
     #[test]
     fn an_index_with_gaps_overlaps_or_wrong_sums_is_refused() {
         let good = index(&[(16, 10, 64), (26, 20, 1)], 65);
-        let read = Index::decode(&good, 46).ok().unwrap();
-        assert_eq!((read.frames[1].first_page, read.pages.len(), read.encode()), (64, 65, good.clone()));
+        let read = decode(&good, 46).ok().unwrap();
+        assert_eq!((read.frames[1].first_page, read.pages), (64, 65));
+        assert_eq!(Index { frames: read.frames, pages: vec![PageHash([2; 32]); 65] }.encode(), good);
         let bad = [
             (index(&[(16, 10, 64), (27, 20, 1)], 65), 47),
             (index(&[(16, 10, 64), (25, 20, 1)], 65), 45),
@@ -254,9 +287,9 @@ mod tests {
                 26,
             ),
         ];
-        assert!(Index::decode(&index_of(Kind::Changes, &[(16, 64, 2)], 2), 80).is_ok());
+        assert!(decode(&index_of(Kind::Changes, &[(16, 64, 2)], 2), 80).is_ok());
         for (number, (bytes, end)) in bad.iter().enumerate() {
-            assert!(Index::decode(bytes, *end).is_err(), "{number}");
+            assert!(decode(bytes, *end).is_err(), "{number}");
         }
     }
 
@@ -275,7 +308,7 @@ mod tests {
                 bytes[..8].copy_from_slice(&[1, 0, 0, 0, 1, 0, 0, 0]);
                 bytes.truncate(88);
             }
-            let _ = Index::decode(&bytes, 1000);
+            let _ = decode(&bytes, 1000);
             let _ = Footer::decode(&header(), &bytes, 1000);
         }
     }

@@ -8,5 +8,5 @@ mod writer;
 
 pub(crate) use decoder::{Decoded, Decoder, add, broken};
 pub(crate) use format::{Kind, PAGES_PER_FRAME, PackId};
-pub(crate) use reader::Pack;
+pub(crate) use reader::{Pack, names_of};
 pub use writer::{PackStats, PackWriter};

@@ -1,28 +1,43 @@
-//! A published pack: its index in memory, its frames on disk.
+//! A published pack: its frames, which are on disk, and where they are.
 
 use std::path::{Path, PathBuf};
 
 use watari_types::PageHash;
 
-use super::format::{FOOTER_BYTES, Footer, Frame, HEADER_BYTES, Index, Kind, MIN_BYTES, PackId};
+use super::format::{
+    COUNTS_BYTES, FOOTER_BYTES, Footer, Frame, HEADER_BYTES, Index, IndexHead, Kind, MIN_BYTES, PackId,
+    name_offset,
+};
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::layout::Layout;
 
+/// Names that are read at a time: 256 KiB, which stay in the processor's cache until they are hashed.
+const NAMES: usize = 8192;
+
 /// A pack that can be read from. Holds no open file: a store has thousands of packs, a process a thousand
-/// files.
+/// files. Nor the names of its pages, which would be most of what a process that has a store open takes.
 pub(crate) struct Pack {
     pub(crate) id: PackId,
     pub(crate) path: PathBuf,
     /// Whether it is to go away.
     pub(crate) is_condemned: bool,
+    /// How many pages it has.
+    pub(crate) pages: u32,
     layout: Layout,
-    index: Index,
+    frames: Vec<Frame>,
 }
 
 impl Pack {
-    /// Reads the index of the pack at `path` and checks everything but its frames.
-    pub(crate) fn open(layout: &Layout, path: &Path, id: PackId, is_condemned: bool) -> Result<Pack, Error> {
+    /// Reads the index of the pack at `path` and checks everything but its frames. The pages' names go to `take`, in
+    /// their order, a number of them at a time; they are of no use if it fails.
+    pub(crate) fn open(
+        layout: &Layout,
+        path: &Path,
+        id: PackId,
+        is_condemned: bool,
+        take: &mut dyn FnMut(&[[u8; 32]]),
+    ) -> Result<Pack, Error> {
         let file = layout.open(path)?;
         let bytes = file.bytes();
         if bytes < MIN_BYTES {
@@ -31,17 +46,31 @@ impl Pack {
         let first = file.read_at(path, 0, HEADER_BYTES)?;
         let last = file.read_at(path, bytes - FOOTER_BYTES, FOOTER_BYTES)?;
         let footer = Footer::decode(&first, &last, bytes).map_err(|defect| defect.of(path))?;
-        let index = file.read_at(path, footer.index_offset, footer.index_bytes)?;
-        if footer.id != id || *blake3::hash(&index).as_bytes() != id.0 {
+        let begins = footer.index_offset;
+        let counts = file.read_at(path, begins, COUNTS_BYTES)?;
+        let head = IndexHead::bytes(&counts, footer.index_bytes).map_err(|defect| defect.of(path))?;
+        let head = file.read_at(path, begins, head)?;
+        let IndexHead { frames, pages } =
+            IndexHead::decode(&head, begins).map_err(|defect| defect.of(path))?;
+        let mut hash = blake3::Hasher::new();
+        hash.update(&head);
+        let mut names = vec![[0; 32]; NAMES];
+        for first in (0..pages).step_by(NAMES) {
+            let names = &mut names[..NAMES.min((pages - first) as usize)];
+            file.read_into(path, name_offset(&frames, first), names.as_flattened_mut())?;
+            hash.update(names.as_flattened());
+            take(names);
+        }
+        if footer.id != id || *hash.finalize().as_bytes() != id.0 {
             return Err(Error::damaged(path, "its index is not the one it is named after"));
         }
-        let index = Index::decode(&index, footer.index_offset).map_err(|defect| defect.of(path))?;
-        Ok(Pack { is_condemned, ..Pack::new(layout, path, id, index) })
+        Ok(Pack { id, path: path.to_owned(), is_condemned, pages, layout: layout.clone(), frames })
     }
 
     /// A pack whose index is known already.
-    pub(super) fn new(layout: &Layout, path: &Path, id: PackId, index: Index) -> Pack {
-        Pack { id, path: path.to_owned(), is_condemned: false, layout: layout.clone(), index }
+    pub(super) fn new(layout: &Layout, path: &Path, id: PackId, index: Index) -> (Pack, Vec<PageHash>) {
+        let (path, layout, pages) = (path.to_owned(), layout.clone(), index.pages.len() as u32);
+        (Pack { id, path, is_condemned: false, pages, layout, frames: index.frames }, index.pages)
     }
 
     /// Opens it to read frames.
@@ -49,29 +78,42 @@ impl Pack {
         self.layout.open(&self.path)
     }
 
-    /// The hashes of all pages, by position.
-    pub(crate) fn pages(&self) -> &[PageHash] {
-        &self.index.pages
+    /// Whether reading a little of it takes about as long as reading much.
+    pub(crate) fn is_far(&self) -> bool {
+        self.layout.is_elsewhere()
+    }
+
+    /// The hashes of all pages, by position: read and checked as when it was opened.
+    pub(crate) fn names(&self) -> Result<Vec<PageHash>, Error> {
+        let mut all = Vec::with_capacity(self.pages as usize);
+        let mut take = |names: &[[u8; 32]]| all.extend(names.iter().copied().map(PageHash));
+        Pack::open(&self.layout, &self.path, self.id, self.is_condemned, &mut take)?;
+        Ok(all)
+    }
+
+    /// Where in the file the name of the page at `position` is.
+    pub(crate) fn name_offset(&self, position: u32) -> u64 {
+        name_offset(&self.frames, position)
     }
 
     /// The frames, in file order.
     pub(crate) fn frames(&self) -> &[Frame] {
-        &self.index.frames
-    }
-
-    /// The hashes of the pages of one frame.
-    pub(crate) fn pages_of(&self, frame: &Frame) -> &[PageHash] {
-        &self.index.pages[frame.first_page as usize..][..frame.pages as usize]
-    }
-
-    /// Whether the page at `position` is stored with its bytes.
-    pub(crate) fn is_whole(&self, position: u32) -> bool {
-        self.index.frames[self.frame_of(position).0 as usize].kind == Kind::Pages
+        &self.frames
     }
 
     /// In which frame the page at `position` is, and as the how manieth.
     pub(crate) fn frame_of(&self, position: u32) -> (u32, u32) {
-        let frame = self.index.frames.partition_point(|frame| frame.first_page <= position) - 1;
-        (frame as u32, position - self.index.frames[frame].first_page)
+        let frame = self.frames.partition_point(|frame| frame.first_page <= position) - 1;
+        (frame as u32, position - self.frames[frame].first_page)
     }
+
+    /// Whether the pages of a frame are stored with their bytes.
+    pub(crate) fn is_whole(&self, frame: u32) -> bool {
+        self.frames[frame as usize].kind == Kind::Pages
+    }
+}
+
+/// The names of the pages of one frame, of all names of its pack.
+pub(crate) fn names_of<'a>(frame: &Frame, names: &'a [PageHash]) -> &'a [PageHash] {
+    &names[frame.first_page as usize..][..frame.pages as usize]
 }

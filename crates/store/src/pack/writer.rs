@@ -10,7 +10,6 @@ use super::reader::Pack;
 use crate::compress::compressor;
 use crate::error::{At, Error};
 use crate::files::NewFile;
-use crate::index::short_hash;
 use crate::lease::Lease;
 use crate::regions::Regions;
 use crate::store::Store;
@@ -51,6 +50,12 @@ pub struct PackWriter {
     tries: u32,
     successes: u32,
     stored: Vec<u8>,
+}
+
+/// A hash for tables: the first bytes of what is a hash already.
+fn short_hash(page: &PageHash) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = page.0;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// The pages of a frame that is not written yet.
@@ -284,7 +289,8 @@ impl PackWriter {
         let path = self.store.layout().pack(footer.id);
         self.file.publish(&path)?;
         let pages = self.index.pages.len() as u64;
-        self.store.add_pack(Pack::new(self.store.layout(), &path, footer.id, self.index));
+        let (pack, names) = Pack::new(self.store.layout(), &path, footer.id, self.index);
+        self.store.packs().add(pack, &names);
         Ok(PackStats {
             pages,
             raw_bytes: pages * PAGE_SIZE as u64,

@@ -1,11 +1,13 @@
 //! Damage is found, named, and never believed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use watari_store::{Error, Store};
+use watari_store::{Collecting, Error, Store};
 use watari_types::{Generation, PAGE_SIZE, Page, PageHash, RegionName, SnapshotId};
 
 use crate::support::*;
@@ -73,6 +75,20 @@ impl Scene {
         }
     }
 
+    /// The same, with an index that tells of all packs, so that none is opened before it is used.
+    fn indexed() -> Scene {
+        let scene = Scene::new();
+        let how = Collecting {
+            also: &Vec::new,
+            patience: Duration::from_secs(60),
+            progress: &|_, _, _| (),
+            without: &BTreeSet::new(),
+        };
+        scene.open().collect(&how).unwrap();
+        assert!(scene.pack.exists() && scene.folder.path().join("store/index").exists());
+        scene
+    }
+
     fn open(&self) -> Store {
         Store::open(&self.folder.path().join("store")).unwrap()
     }
@@ -119,7 +135,15 @@ impl Scene {
 
 #[test]
 fn every_flipped_bit_is_found_and_never_read() {
-    let scene = Scene::new();
+    every_bit_is_flipped(&Scene::new());
+}
+
+#[test]
+fn every_flipped_bit_is_found_when_packs_are_first_used() {
+    every_bit_is_flipped(&Scene::indexed());
+}
+
+fn every_bit_is_flipped(scene: &Scene) {
     let refs = ["head", "snapshots/1", "tags/good"].map(|name| scene.ref_file(name));
     for file in [&scene.pack, &scene.changes, &scene.nodes, &scene.manifest].into_iter().chain(&refs) {
         let whole = fs::read(file).unwrap();
@@ -137,7 +161,11 @@ fn every_flipped_bit_is_found_and_never_read() {
 
 #[test]
 fn a_file_cut_off_anywhere_is_found() {
-    let scene = Scene::new();
+    files_are_cut_off(&Scene::new());
+    files_are_cut_off(&Scene::indexed());
+}
+
+fn files_are_cut_off(scene: &Scene) {
     let refs = ["head", "snapshots/1", "tags/good"].map(|name| scene.ref_file(name));
     for file in [&scene.pack, &scene.changes, &scene.nodes, &scene.manifest].into_iter().chain(&refs) {
         let whole = fs::read(file).unwrap();
@@ -171,7 +199,11 @@ fn a_missing_file_is_found_and_the_one_that_needs_it_is_named() {
 
 #[test]
 fn a_damaged_pack_leaves_the_rest_usable_and_its_pages_can_be_stored_again() {
-    let scene = Scene::new();
+    pages_of_a_damaged_pack_are_stored_again(&Scene::new());
+    pages_of_a_damaged_pack_are_stored_again(&Scene::indexed());
+}
+
+fn pages_of_a_damaged_pack_are_stored_again(scene: &Scene) {
     let mut bytes = fs::read(&scene.pack).unwrap();
     bytes.truncate(100);
     fs::write(&scene.pack, &bytes).unwrap();

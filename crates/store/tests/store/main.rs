@@ -9,6 +9,7 @@ mod damage;
 mod full_disk;
 mod golden;
 mod history;
+mod index;
 mod model;
 mod support;
 mod transfer;
