@@ -46,7 +46,7 @@ impl Small {
 
     /// Takes space away until only so much is left. Returns the file that does.
     fn leave(&self, bytes: u64) -> PathBuf {
-        let ballast = self.0.join("tmp/ballast");
+        let ballast = self.0.join("ballast");
         fs::write(&ballast, vec![1; self.free().saturating_sub(bytes) as usize]).unwrap();
         ballast
     }
@@ -101,6 +101,8 @@ fn a_capture_that_finds_no_space_or_no_writable_store_loses_nothing() {
         expected = lab.generations("m");
         assert_eq!(expected[0], next);
     }
+    a_restore_that_cannot_keep_what_is_left_does_not_happen(&lab, &store);
+    let expected = lab.generations("m");
     store.remount("ro");
     let refused = lab.fails(&["checkpoint", "m"]);
     assert!(refused["message"].as_str().unwrap().contains("read-only"), "{refused}");
@@ -112,6 +114,29 @@ fn a_capture_that_finds_no_space_or_no_writable_store_loses_nothing() {
     stamps_are_right(&lab, "m");
     lab.ok(&["kill", "m"]);
     lab.ok(&["down", "--machines"]);
+}
+
+fn a_restore_that_cannot_keep_what_is_left_does_not_happen(lab: &Lab, store: &Small) {
+    let ballast = store.leave(0);
+    let before = lab.generations("m");
+    let refused = || {
+        let error = lab.fails(&["restore", "m"]);
+        assert_eq!(error["kind"], "no_space", "{error}");
+        assert!(error["hint"].as_str().unwrap().contains("--discard"), "{error}");
+        assert_eq!(lab.generations("m"), before);
+    };
+    let qemu = lab.pid("m", "qemu_pid");
+    let console = lab.listen("m");
+    refused();
+    assert_eq!(lab.pid("m", "qemu_pid"), qemu, "the running machine was touched");
+    console.wait_until("to go on", |text| text.contains("STAMP pass"));
+    lab.ok(&["kill", "m"]);
+    refused();
+    let left = lab.machine("m");
+    assert_eq!((&left["state"], &left["reason"]), (&"stopped".into(), &"killed".into()), "{left}");
+    fs::remove_file(ballast).unwrap();
+    lab.ok(&["restore", "m", "--discard"]);
+    stamps_are_right(lab, "m");
 }
 
 #[test]

@@ -61,6 +61,11 @@ pub(crate) struct Newborn {
 }
 
 impl Newborn {
+    /// Lets the guest run, unless it is to be held.
+    pub(crate) fn set_going(&self) -> Result<()> {
+        if self.record.held { Ok(()) } else { Ok(self.monitor.cont()?) }
+    }
+
     /// Passes on what worked; on failure ends the QEMU that was started for it.
     pub(crate) fn keep<T>(&mut self, started: Result<T>, home: &MachineHome) -> Result<T> {
         started.inspect_err(|_| {

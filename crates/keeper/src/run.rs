@@ -62,7 +62,8 @@ fn live(home: &Path, tmpfs: &Path, name: &MachineName, start: &Start) -> Result<
         Started { qemu_pid: instance.record.qemu_pid, ready_ms: began.elapsed().as_secs_f64() * 1e3 };
     tracing::info!(machine = %name, ready_ms = started.ready_ms, "the guest runs");
     let board = instance.board.clone();
-    let (ending, instance) = attend(instance, &home, &started, !matches!(start, Start::Boot))?;
+    let (ending, instance) =
+        attend(instance, &home, &started, matches!(start, Start::Resume { .. } | Start::Adopt))?;
     let status = outlive(started.qemu_pid, child)?;
     let (phase, reason) = ending.verdict(status, &home);
     finish(&instance, &board, phase, &reason)

@@ -46,7 +46,7 @@ impl Ground {
     /// Brings the machine to life. Returns it with its QEMU if that is our child.
     pub(crate) fn start(self, how: &Start) -> Result<(Instance, Option<Child>)> {
         match how {
-            Start::Boot => self.boot(),
+            Start::Boot { held } => self.boot(*held),
             Start::Resume { snapshot, generation, network, memory } => {
                 let point = Point { generation: *generation, id: *snapshot };
                 self.resume(point, network, *memory)
@@ -55,17 +55,18 @@ impl Ground {
         }
     }
 
-    fn boot(self) -> Result<(Instance, Option<Child>)> {
+    fn boot(self, held: bool) -> Result<(Instance, Option<Child>)> {
         let history = self.history()?;
         let disks = self.open_disks(&history)?;
         let server = self.serve(self.listen()?, &disks)?;
         let memory = GuestMemory::new(self.file.config.memory_bytes)?;
         let mut newborn = self.spawn(&memory, false)?;
+        newborn.record.held = held;
         let started = (|| {
             let mut ram = self.arm(&newborn.record, &newborn.monitor.ram_blocks()?, &memory)?;
             self.distrust(&mut ram, &history, &memory)?;
             ram.settle();
-            newborn.monitor.cont()?;
+            newborn.set_going()?;
             Ok(ram)
         })();
         let ram = newborn.keep(started, &self.home)?;

@@ -4,6 +4,7 @@
 //! lines of [`Reply`](watari_keeper::protocol::Reply): `progress` lines, then one `done` or `error`.
 
 mod diff;
+mod restore;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use watari_keeper::record::Phase;
 use watari_types::{Epoch, ErrorReport, Generation, MachineId, MachineName, NodeId, SnapshotId};
 
 pub use diff::*;
+pub use restore::*;
 
 /// The media type that asks for progress lines.
 pub const NDJSON: &str = "application/x-ndjson";
@@ -316,13 +318,6 @@ pub struct GcResult {
     /// Why packs stay that were to be merged, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<String>,
-}
-
-/// A snapshot to go back to.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct RestoreRequest {
-    /// Which; it must be in the machine's history.
-    pub rev: String,
 }
 
 /// A machine that runs, and how long that took.

@@ -177,7 +177,7 @@ fn disk_report(error: &watari_disk::Error, line: &str) -> ErrorReport {
         _ if error.is_no_space() => (ErrorKind::NoSpace, "make room on that disk and try again"),
         Disk::Io { source, .. } => return io_report(source, line),
         Disk::Damaged { .. } => {
-            (ErrorKind::Damaged, "`watari restore NAME` brings the disk back from a snapshot")
+            (ErrorKind::Damaged, "`watari restore NAME --discard` brings the disk back from a snapshot")
         }
         Disk::InUse { .. } => (ErrorKind::WrongState, "`watari list` shows which machine runs"),
         Disk::BadSize { .. } => (ErrorKind::BadRequest, "write for example --disk 10G"),

@@ -24,6 +24,7 @@ mod exports;
 mod gc;
 mod history;
 mod host;
+mod leave;
 mod lifecycle;
 mod network;
 mod node;

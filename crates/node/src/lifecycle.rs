@@ -45,13 +45,13 @@ impl Node {
                 },
                 !self.home.head(snapshot)?.exists(),
             ),
-            _ => (Start::Boot, true),
+            _ => (Start::Boot { held: false }, true),
         };
         let needed = if own_memory { file.config.memory_bytes } else { 0 };
         self.ensure_memory(name, needed, 0)?;
         self.ensure_accelerator(&self.qemu()?, progress)?;
         self.run_keeper(name, &start, None, progress)?;
-        if matches!(start, Start::Boot) && cable == Some(Cable { plugged: false }) {
+        if matches!(start, Start::Boot { .. }) && cable == Some(Cable { plugged: false }) {
             self.unplug(name)?;
         }
         self.ready(name, arrived)

@@ -64,6 +64,7 @@ fn without_a_daemon_every_command_says_how_to_start_it() {
         "checkpoint m",
         "restore m",
         "restore m@1",
+        "restore m@1 --discard",
         "clone m n",
         "console m",
         "screenshot m f",

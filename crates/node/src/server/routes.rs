@@ -195,11 +195,11 @@ async fn checkpoint(
 /// Rolls a machine back to a snapshot of its history and runs it. Answers with progress where asked to.
 #[utoipa::path(post, path = "/machines/{name}/restore", tag = "machines", params(("name" = String, Path)),
     request_body = RestoreRequest,
-    responses((status = 200, body = Ready), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = Restored), (status = "default", body = ErrorBody)))]
 async fn restore(State(app): Shared, headers: HeaderMap, Path(text): Path<String>, bytes: Bytes) -> Answer {
     let (arrived, name, request) = (Instant::now(), name(&text)?, body::<RestoreRequest>(&bytes)?);
     operate(&app.node, &headers, Some(name.clone()), move |node, progress| {
-        node.restore(&name, &request.rev, arrived, progress)
+        node.restore(&name, &request, arrived, progress)
     })
     .await
 }
