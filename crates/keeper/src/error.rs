@@ -139,6 +139,12 @@ pub enum Error {
         /// The machine.
         name: MachineName,
     },
+    /// A core could not be written.
+    #[error("cannot write the core")]
+    Core {
+        /// Why not.
+        source: io::Error,
+    },
     /// A restore was to keep what the machine leaves behind, and could not. The machine runs on.
     #[error("what the machine leaves behind cannot be kept")]
     NotKept(#[source] Box<Error>),
@@ -198,9 +204,10 @@ impl Error {
             Error::Store(error) => return error.report(),
             Error::Qemu(error) => return error.report(),
             Error::NotKept(error) => return not_kept(&error.report()),
-            Error::Io { source, .. } | Error::DiskIo { source, .. } | Error::DeviceState { source } => {
-                io_kind(source)
-            }
+            Error::Io { source, .. }
+            | Error::DiskIo { source, .. }
+            | Error::DeviceState { source }
+            | Error::Core { source } => io_kind(source),
             Error::Memory { .. } => {
                 (ErrorKind::NotEnoughMemory, "stop another machine, or create this one with less --memory")
             }

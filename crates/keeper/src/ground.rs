@@ -68,13 +68,16 @@ impl Newborn {
 
     /// Passes on what worked; on failure ends the QEMU that was started for it.
     pub(crate) fn keep<T>(&mut self, started: Result<T>, home: &MachineHome) -> Result<T> {
-        started.inspect_err(|_| {
-            if let Some(child) = &mut self.child {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-            let _ = fs::remove_file(home.instance());
-        })
+        started.inspect_err(|_| self.end(home))
+    }
+
+    /// Ends the QEMU that was started.
+    pub(crate) fn end(&mut self, home: &MachineHome) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = fs::remove_file(home.instance());
     }
 }
 
@@ -140,12 +143,18 @@ impl Ground {
 
     /// Offers the disks on the machine's disk socket.
     pub(crate) fn serve(&self, listener: UnixListener, disks: &[Disk]) -> Result<nbd::Server> {
+        self.serve_exports(listener, disks.iter().map(|disk| Arc::new(disk.clone()) as Arc<dyn nbd::Export>))
+    }
+
+    /// Offers anything as the machine's disks.
+    pub(crate) fn serve_exports(
+        &self,
+        listener: UnixListener,
+        exports: impl Iterator<Item = Arc<dyn nbd::Export>>,
+    ) -> Result<nbd::Server> {
+        let exports = exports.enumerate().map(|(index, export)| (index.to_string(), export)).collect();
         let socket = self.home.socket(DISK_SOCKET);
-        let export = |(index, disk): (usize, &Disk)| {
-            (index.to_string(), Arc::new(disk.clone()) as Arc<dyn nbd::Export>)
-        };
-        nbd::Server::start(listener, disks.iter().enumerate().map(export).collect())
-            .map_err(Error::io("serve disks on", &socket))
+        nbd::Server::start(listener, exports).map_err(Error::io("serve disks on", &socket))
     }
 
     /// Main memory for a resume: a shared head, what a run before left, or an empty file to be filled.

@@ -20,6 +20,7 @@
 
 mod capture;
 pub mod client;
+mod dump;
 mod error;
 mod gather;
 mod ground;
@@ -42,6 +43,7 @@ mod start;
 mod status;
 mod unkept;
 
+pub use dump::write_core;
 pub use error::{Error, not_kept};
 pub use history::StoreSource;
 pub use process::{kill_if_same, process_started};

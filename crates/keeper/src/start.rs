@@ -28,6 +28,7 @@ use crate::instance::{Instance, InstanceRecord};
 use crate::memory::GuestMemory;
 use crate::process::{kill_if_same, process_started};
 use crate::protocol::{MemoryFrom, NetworkAction, Start};
+use crate::ram::Ram;
 use crate::record::{NetworkStart, Point, load_json};
 use crate::{Error, Result};
 
@@ -98,12 +99,7 @@ impl Ground {
         };
         let Loaded { history, devices, disks, server } = snapshot;
         let started = (|| {
-            let blocks = newborn.monitor.ram_blocks()?;
-            fill_small_blocks(&newborn.record, &history, &blocks)?;
-            let mut ram = self.arm(&newborn.record, &blocks, &memory)?;
-            ram.settle();
-            write_all(&newborn.state_file, &devices)?;
-            newborn.monitor.load_devices(Path::new(STATE_PATH), LOAD_LIMIT)?;
+            let ram = self.load_into(&newborn, &history, &devices, &memory)?;
             self.before_first_step(&newborn.monitor, network)?;
             newborn.monitor.cont()?;
             Ok(ram)
@@ -115,6 +111,24 @@ impl Ground {
             instance.network(&NetworkAction::Replace { mac })?;
         }
         Ok((instance, child))
+    }
+
+    /// Gives a QEMU whose main memory is filled the rest of what the snapshot holds, its devices last. What loading these
+    /// changes in memory is the first that is tracked.
+    pub(crate) fn load_into(
+        &self,
+        newborn: &Newborn,
+        history: &History,
+        devices: &[u8],
+        memory: &GuestMemory,
+    ) -> Result<Ram> {
+        let blocks = newborn.monitor.ram_blocks()?;
+        fill_small_blocks(&newborn.record, history, &blocks)?;
+        let mut ram = self.arm(&newborn.record, &blocks, memory)?;
+        ram.settle();
+        write_all(&newborn.state_file, devices)?;
+        newborn.monitor.load_devices(Path::new(STATE_PATH), LOAD_LIMIT)?;
+        Ok(ram)
     }
 
     /// Takes a snapshot out of the store: disks that have its content, and memory where that is to be filled.

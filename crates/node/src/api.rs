@@ -3,6 +3,7 @@
 //! Long work answers either with its result alone or, to a client that accepts `application/x-ndjson`, with
 //! lines of [`Reply`](watari_keeper::protocol::Reply): `progress` lines, then one `done` or `error`.
 
+mod core;
 mod diff;
 mod restore;
 
@@ -14,6 +15,7 @@ use watari_keeper::protocol::{Checkpointed, PauseParts};
 use watari_keeper::record::Phase;
 use watari_types::{Epoch, ErrorReport, Generation, MachineId, MachineName, NodeId, SnapshotId};
 
+pub use core::*;
 pub use diff::*;
 pub use restore::*;
 

@@ -16,7 +16,7 @@ use watari_keeper::record::{MachineFile, MachineState, NetworkStart, Phase, Poin
 use watari_store::{Origin, Snapshot};
 use watari_types::{
     Boot, ErrorKind, ErrorReport, MachineConfig, MachineId, MachineName, PAGE_SIZE, PageTable, Region,
-    RegionName, Retention,
+    RegionName, Retention, SnapshotId,
 };
 
 use crate::api::{CloneNetwork, CloneRequest, Kept, Ready, RestoreRequest, Restored};
@@ -69,14 +69,7 @@ impl Node {
         let rev = &request.rev;
         let lease = self.store.lease()?;
         let found = self.resolve(rev)?;
-        let snapshot = self.store.snapshot(found.id)?;
-        if !snapshot.draft.has_memory {
-            return Err(Error::BadRevision {
-                rev: rev.clone(),
-                problem: "holds no memory to resume".to_owned(),
-                hint: "choose a snapshot of the running machine".to_owned(),
-            });
-        }
+        let snapshot = self.with_memory(rev, found.id)?;
         let id = random_id()?;
         let built = self.build(name, |home| {
             let tables = self.store.page_tables(found.id)?;
@@ -103,9 +96,22 @@ impl Node {
         self.ready(name, arrived)
     }
 
+    /// The snapshot that `rev` names, which must have memory.
+    pub(crate) fn with_memory(&self, rev: &str, id: SnapshotId) -> Result<Snapshot> {
+        let snapshot = self.store.snapshot(id)?;
+        if snapshot.draft.has_memory {
+            return Ok(snapshot);
+        }
+        Err(Error::BadRevision {
+            rev: rev.to_owned(),
+            problem: "holds no memory".to_owned(),
+            hint: "choose a snapshot of the running machine".to_owned(),
+        })
+    }
+
     /// Puts kernel and initial ramdisk into a clone's folder: linked to the original's, which never change, or
     /// else from the store.
-    fn furnish_boot(
+    pub(crate) fn furnish_boot(
         &self,
         home: &MachineHome,
         config: &MachineConfig,

@@ -58,6 +58,9 @@ pub enum Error {
         /// What it was meant to be.
         region: String,
     },
+    /// There is a file where one was to be written.
+    #[error("{0:?} is there already")]
+    FileExists(PathBuf),
     /// The machine is doing something else.
     #[error("{name} is {state}")]
     WrongState {
@@ -145,6 +148,9 @@ impl Error {
                 ErrorKind::NotAnImage,
                 "give a Linux kernel (bzImage) with --kernel, and an initial ramdisk with --initrd",
             ),
+            Error::FileExists(_) => {
+                report(ErrorKind::BadRequest, "choose another name, or --force replaces it")
+            }
             Error::WrongState { hint, .. } => report(ErrorKind::WrongState, hint),
             Error::NotEnoughMemory { .. } => {
                 report(ErrorKind::NotEnoughMemory, "stop another machine, or give this one less memory")

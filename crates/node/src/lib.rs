@@ -18,6 +18,7 @@ mod branch;
 mod create;
 mod diff;
 pub mod doctor;
+mod dump;
 mod ending;
 mod error;
 mod exports;

@@ -73,7 +73,8 @@ pub struct Launch<'a> {
     pub memory: MemoryBacking<'a>,
     /// A memfd that device state is written to and read from, see [`STATE_PATH`].
     pub state: BorrowedFd<'a>,
-    /// For each of its disks the NBD server's Unix socket; the `i`th disk is the export called `i`.
+    /// For each of its disks the NBD server's Unix socket; the `i`th disk is the export called `i`. A guest that is
+    /// never to run may have exports that are read-only.
     pub disks: &'a [PathBuf],
     /// What it boots, if it boots a kernel.
     pub boot: Option<BootFiles<'a>>,
@@ -221,7 +222,7 @@ impl Launch<'_> {
             args.json(
                 "-blockdev",
                 &json!({"driver": "nbd", "node-name": disk_id(index), "export": index.to_string(),
-                    "server": {"type": "unix", "path": text(path)?}, "discard": "unmap",
+                    "server": {"type": "unix", "path": text(path)?}, "discard": "unmap", "auto-read-only": true,
                     "reconnect-delay": DISK_RECONNECT_SECONDS}),
             );
         }

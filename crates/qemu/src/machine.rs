@@ -198,6 +198,16 @@ impl Monitor {
         self.execute("screendump", arguments, QUICK).map(drop)
     }
 
+    /// Writes guest-physical memory and the registers of every CPU as an ELF core, by the QEMU process, to what `path`
+    /// is: front to back, so that it may be a pipe. The machine should be stopped.
+    ///
+    /// # Errors
+    /// Those of [`Monitor::execute`]; what was written so far is no core.
+    pub fn dump_memory(&self, path: &Path, limit: Duration) -> Result<(), Error> {
+        let arguments = json!({"paging": false, "protocol": format!("file:{}", path.to_string_lossy())});
+        self.execute("dump-guest-memory", arguments, limit).map(drop)
+    }
+
     /// Waits for the first event that `wanted` recognises.
     fn await_event<T>(
         &self,

@@ -69,6 +69,7 @@ fn without_a_daemon_every_command_says_how_to_start_it() {
         "console m",
         "screenshot m f",
         "disk serve m",
+        "core m f",
         "network m plug",
         "rm m",
         "verify",

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use watari_types::MachineName;
 
 use super::answer::{Answer, blocking, body, look, operate};
-use super::{App, exports};
+use super::{App, core, exports};
 use crate::Error;
 use crate::api::*;
 
@@ -53,6 +53,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .routes(routes!(snapshot))
         .routes(routes!(forget))
         .routes(routes!(diff))
+        .routes(routes!(core::core))
         .routes(routes!(verify))
         .routes(routes!(gc))
         .routes(routes!(exports::export));
