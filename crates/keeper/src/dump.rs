@@ -77,7 +77,7 @@ pub fn write_core(
         history.store().device_state(point.id)?.ok_or(Error::NoMemoryImage { snapshot: point.id })?;
     let memory = ground.memory_for(point, MemoryFrom::Head)?;
     let _disks = ground.serve_exports(ground.listen()?, exports(&ground, &history, point)?.into_iter())?;
-    let mut newborn = ground.spawn(&memory, true)?;
+    let mut newborn = ground.spawn(&memory, true, false)?;
     let written = (|| {
         let mut ram = ground.load_into(&newborn, &history, &devices, &memory)?;
         put_back(&mut ram, &history)?;

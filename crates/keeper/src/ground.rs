@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{MemfdFlags, memfd_create};
 use watari_disk::{Disk, Remains, nbd};
 use watari_qemu::{
-    AGENT_SOCKET, Accel, AccelProbe, BootFiles, Launch, MemoryBacking, Monitor, QMP_SOCKET, Qemu,
+    AGENT_SOCKET, Accel, AccelProbe, BootFiles, GDB_SOCKET, Launch, MemoryBacking, Monitor, QMP_SOCKET, Qemu,
     RAM_BLOCK_MAIN, RamBlock, SERIAL_SOCKET, VNC_SOCKET,
 };
 use watari_ram::{Born, ProcessMemory};
@@ -185,8 +185,8 @@ impl Ground {
     }
 
     /// Starts QEMU, its guest not running, with a userfaultfd in its address space where the host allows it.
-    pub(crate) fn spawn(&self, memory: &GuestMemory, incoming: bool) -> Result<Newborn> {
-        for name in [QMP_SOCKET, VNC_SOCKET, SERIAL_SOCKET, AGENT_SOCKET] {
+    pub(crate) fn spawn(&self, memory: &GuestMemory, incoming: bool, gdb: bool) -> Result<Newborn> {
+        for name in [QMP_SOCKET, VNC_SOCKET, SERIAL_SOCKET, AGENT_SOCKET, GDB_SOCKET] {
             remove_stale(&self.home.socket(name))?;
         }
         let binary = Qemu::locate(&self.search_path)?;
@@ -197,7 +197,7 @@ impl Ground {
         let state_file: File = memfd_create("watari-devices", MemfdFlags::CLOEXEC)
             .map_err(|e| Error::DeviceState { source: e.into() })?
             .into();
-        let mut command = self.launch(&binary, accel, memory, &state_file, incoming)?;
+        let mut command = self.launch(&binary, accel, memory, &state_file, (incoming, gdb))?;
         let Born { child, uffd } = watari_ram::spawn(&mut command)?;
         let mut record = InstanceRecord {
             qemu_pid: child.id(),
@@ -208,6 +208,7 @@ impl Ground {
             qemu_version: String::new(),
             ready: false,
             held: false,
+            gdb,
             epoch: self.before.epoch.next(),
         };
         save_json(&self.home.instance(), &record)?;
@@ -247,7 +248,7 @@ impl Ground {
         accel: Accel,
         memory: &GuestMemory,
         state: &File,
-        incoming: bool,
+        (incoming, gdb): (bool, bool),
     ) -> Result<std::process::Command> {
         let config = &self.file.config;
         let (kernel, initrd) = (self.home.boot_file("kernel"), self.home.boot_file("initrd"));
@@ -271,6 +272,7 @@ impl Ground {
             identity: &self.identity(),
             vmgenid: random_id()?,
             incoming,
+            gdb,
         };
         Ok(launch.command(binary)?)
     }

@@ -144,9 +144,16 @@ impl Desk {
         }
     }
 
+    /// Sees what a debugger has done to the guest, once nothing else is being done to it.
+    pub(crate) fn follow_debugger(&self) {
+        drop(self.instance());
+    }
+
     fn instance(&self) -> MutexGuard<'_, Instance> {
         // A request that panicked has left its pages unpublished, which the next capture makes good.
-        self.instance.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut instance = self.instance.lock().unwrap_or_else(PoisonError::into_inner);
+        instance.follow_debugger();
+        instance
     }
 }
 

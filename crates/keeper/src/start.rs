@@ -48,9 +48,9 @@ impl Ground {
     pub(crate) fn start(self, how: &Start) -> Result<(Instance, Option<Child>)> {
         match how {
             Start::Boot { held } => self.boot(*held),
-            Start::Resume { snapshot, generation, network, memory } => {
+            Start::Resume { snapshot, generation, network, memory, gdb } => {
                 let point = Point { generation: *generation, id: *snapshot };
-                self.resume(point, network, *memory)
+                self.resume(point, network, *memory, *gdb)
             }
             Start::Adopt => self.adopt(),
         }
@@ -61,7 +61,7 @@ impl Ground {
         let disks = self.open_disks(&history)?;
         let server = self.serve(self.listen()?, &disks)?;
         let memory = GuestMemory::new(self.file.config.memory_bytes)?;
-        let mut newborn = self.spawn(&memory, false)?;
+        let mut newborn = self.spawn(&memory, false, false)?;
         newborn.record.held = held;
         let started = (|| {
             let mut ram = self.arm(&newborn.record, &newborn.monitor.ram_blocks()?, &memory)?;
@@ -79,6 +79,7 @@ impl Ground {
         point: Point,
         network: &NetworkStart,
         memory: MemoryFrom,
+        gdb: bool,
     ) -> Result<(Instance, Option<Child>)> {
         let is_filled = memory != MemoryFrom::Store;
         let memory = self.memory_for(point, memory)?;
@@ -86,7 +87,7 @@ impl Ground {
         // QEMU takes as long to start as its state takes to be read, and needs none of it for that: it waits at
         // the disk socket meanwhile. Should there be nothing to wait for, the socket is closed and QEMU gives up.
         let (snapshot, newborn) = std::thread::scope(|scope| {
-            let newborn = scope.spawn(|| self.spawn(&memory, true));
+            let newborn = scope.spawn(|| self.spawn(&memory, true, gdb));
             let snapshot = self.load(point, listener, (!is_filled).then_some(&memory));
             let newborn =
                 newborn.join().unwrap_or_else(|_| Err(Error::Internal("starting QEMU panicked".into())));
@@ -97,11 +98,15 @@ impl Ground {
             (Err(error), Ok(mut newborn)) => return newborn.keep(Err(error), &self.home),
             (Err(error), Err(_)) => return Err(error),
         };
+        newborn.record.held = gdb;
         let Loaded { history, devices, disks, server } = snapshot;
         let started = (|| {
             let ram = self.load_into(&newborn, &history, &devices, &memory)?;
             self.before_first_step(&newborn.monitor, network)?;
-            newborn.monitor.cont()?;
+            if gdb {
+                newborn.monitor.activate_disks()?;
+            }
+            newborn.set_going()?;
             Ok(ram)
         })();
         let ram = newborn.keep(started, &self.home)?;

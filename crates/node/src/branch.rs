@@ -13,13 +13,14 @@ use std::time::Instant;
 use watari_keeper::home::MachineHome;
 use watari_keeper::protocol::{MemoryFrom, Start};
 use watari_keeper::record::{MachineFile, MachineState, NetworkStart, Phase, Point};
+use watari_qemu::GDB_SOCKET;
 use watari_store::{Origin, Snapshot};
 use watari_types::{
     Boot, ErrorKind, ErrorReport, MachineConfig, MachineId, MachineName, PAGE_SIZE, PageTable, Region,
     RegionName, Retention, SnapshotId,
 };
 
-use crate::api::{CloneNetwork, CloneRequest, Kept, Ready, RestoreRequest, Restored};
+use crate::api::{CloneNetwork, CloneRequest, Cloned, Kept, RestoreRequest, Restored};
 use crate::create::{boot_file, now_unix_ms, random_id, random_mac, sync};
 use crate::network::{Cable, network_after_rollback};
 use crate::node::{Node, OnProgress, hold};
@@ -49,7 +50,7 @@ impl Node {
         let left = self.leave(name, snapshot, keep, progress)?;
         tracing::debug!(%name, since_request = ?arrived.elapsed(), "nothing runs any more");
         let from = if left.memory.is_some() { MemoryFrom::StandardInput } else { MemoryFrom::Store };
-        let start = Start::Resume { snapshot, generation, network, memory: from };
+        let start = Start::Resume { snapshot, generation, network, memory: from, gdb: false };
         self.run_keeper(name, &start, left.memory, progress)?;
         if is_plugged_wrongly {
             self.unplug(name)?;
@@ -64,8 +65,15 @@ impl Node {
         request: &CloneRequest,
         arrived: Instant,
         progress: OnProgress,
-    ) -> Result<Ready> {
+    ) -> Result<Cloned> {
         self.ensure_free(name)?;
+        if request.gdb && request.network == CloneNetwork::Fresh {
+            return Err(Error::BadRequest(
+                "a guest that is held for a debugger cannot exchange its network card; `watari network NAME fresh` does \
+                 once it runs"
+                    .to_owned(),
+            ));
+        }
         let rev = &request.rev;
         let lease = self.store.lease()?;
         let found = self.resolve(rev)?;
@@ -90,10 +98,13 @@ impl Node {
             self.store.refs(id).remove_all()?;
             return Err(error);
         }
-        if request.start {
-            return self.start(name, arrived, progress);
-        }
-        self.ready(name, arrived)
+        let ready = if request.start || request.gdb {
+            self.start_for(name, request.gdb, arrived, progress)?
+        } else {
+            self.ready(name, arrived)?
+        };
+        let gdb = request.gdb.then(|| self.home.machine(name).socket(GDB_SOCKET));
+        Ok(Cloned { ready, gdb })
     }
 
     /// The snapshot that `rev` names, which must have memory.

@@ -31,6 +31,17 @@ impl Node {
         arrived: Instant,
         progress: OnProgress,
     ) -> Result<Ready> {
+        self.start_for(name, false, arrived, progress)
+    }
+
+    /// Like [`Self::start`]; for a debugger, a suspended machine is held where it was and has a socket for that.
+    pub(crate) fn start_for(
+        self: &Arc<Self>,
+        name: &MachineName,
+        gdb: bool,
+        arrived: Instant,
+        progress: OnProgress,
+    ) -> Result<Ready> {
         let (home, file) = self.machine(name)?;
         let cable = Cable::load(&home)?;
         let state = self.settle(name)?;
@@ -42,6 +53,7 @@ impl Node {
                     generation: state.base.map(|base| base.generation).unwrap_or_default(),
                     network: state.network,
                     memory: MemoryFrom::Head,
+                    gdb,
                 },
                 !self.home.head(snapshot)?.exists(),
             ),

@@ -28,6 +28,8 @@ pub const VNC_SOCKET: &str = "vnc";
 pub const SERIAL_SOCKET: &str = "serial";
 /// The guest agent's socket, in [`Launch::run_dir`].
 pub const AGENT_SOCKET: &str = "agent";
+/// The debugger's socket, in [`Launch::run_dir`], where there is one.
+pub const GDB_SOCKET: &str = "gdb";
 
 /// The size of the text that says who a machine is. It is padded with newlines, so that a clone, whose text
 /// differs, still has the same layout.
@@ -90,6 +92,9 @@ pub struct Launch<'a> {
     pub vmgenid: [u8; 16],
     /// Whether it waits for RAM and devices from outside instead of being reset.
     pub incoming: bool,
+    /// Whether a debugger may attach at [`GDB_SOCKET`], with gdb's remote protocol. It stops and continues the guest as
+    /// it likes.
+    pub gdb: bool,
 }
 
 impl Launch<'_> {
@@ -130,6 +135,9 @@ impl Launch<'_> {
         }
         if self.incoming {
             args.pair("-incoming", "defer");
+        }
+        if self.gdb {
+            args.pair("-gdb", format!("unix:{},server=on,wait=off", self.socket(GDB_SOCKET)?));
         }
         Ok(args.0)
     }

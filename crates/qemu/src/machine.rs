@@ -16,6 +16,9 @@ const QUICK: Duration = Duration::from_secs(10);
 /// The version that learned to stay alive when a migration stream is bad.
 const EXIT_ON_ERROR: Version = Version { major: 9, minor: 1, micro: 0 };
 
+/// The version that leaves the disks of an incoming machine inactive until `cont`.
+const LATE_ACTIVATION: Version = Version { major: 10, minor: 0, micro: 0 };
+
 /// What a machine is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunState {
@@ -140,6 +143,18 @@ impl Monitor {
                 _ => None,
             }
         })?
+    }
+
+    /// Lets the disks of a machine whose devices were loaded be written to. [`Monitor::cont`] does that by itself; a
+    /// debugger that sets the guest going does not, and the first write would end the process.
+    ///
+    /// # Errors
+    /// Those of [`Monitor::execute`].
+    pub fn activate_disks(&self) -> Result<(), Error> {
+        if self.version() < LATE_ACTIVATION {
+            return Ok(());
+        }
+        self.execute("blockdev-set-active", json!({"active": true}), QUICK).map(drop)
     }
 
     fn migration_error(&self) -> String {

@@ -208,7 +208,7 @@ async fn restore(State(app): Shared, headers: HeaderMap, Path(text): Path<String
 /// Makes a new machine of a snapshot of this one. Answers with progress where asked to.
 #[utoipa::path(post, path = "/machines/{name}/clone", tag = "machines", params(("name" = String, Path)),
     request_body = CloneRequest,
-    responses((status = 200, body = Ready), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = Cloned), (status = "default", body = ErrorBody)))]
 async fn clone_machine(
     State(app): Shared,
     headers: HeaderMap,
