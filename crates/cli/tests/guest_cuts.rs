@@ -174,7 +174,7 @@ impl Cuts<'_> {
     /// A snapshot is restored, and a complete check of all stamps begins and ends without a wrong page.
     fn comes_back_right(&self, generation: u64) {
         let console = self.lab.listen("m");
-        self.lab.ok(&["restore", &format!("m@{generation}")]);
+        self.lab.ok(&["restore", &format!("m@{generation}"), "--discard"]);
         let said = console.wait_until("two passes", |text| numbers(text, "STAMP pass=").len() >= 2);
         let wrong: Vec<&str> = said.lines().filter(|line| line.contains("STAMP ERROR")).collect();
         assert!(wrong.is_empty(), "m@{generation}: {} wrong pages, first: {:?}", wrong.len(), wrong[0]);

@@ -138,7 +138,7 @@ impl Life<'_> {
     /// It goes on with the transaction that it was at. Of the one that was being printed, the line may be in two parts.
     fn is_restored(&mut self, back_to: Taken) {
         self.console = self.lab.listen(NAME);
-        self.lab.ok(&["restore", &format!("{NAME}@{}", back_to.generation)]);
+        self.lab.ok(&["restore", &format!("{NAME}@{}", back_to.generation), "--discard"]);
         let said = self.console.wait_until("a transaction", |text| !commits(text).is_empty());
         let first = commits(&said)[0];
         let expected = back_to.printed_before + 1..=back_to.printed_after + 2;

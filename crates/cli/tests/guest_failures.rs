@@ -8,55 +8,14 @@ mod lab;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
+use lab::small::Small;
 use lab::{Lab, kill, numbers};
 use serde_json::Value;
 
 const STAMPS: &str = "watari.run=stamp watari.args=mem=32M,mem-rate=10,disk-rate=2";
-
-/// A small file system of its own at a folder of a home; unmounted when dropped, before the home is removed.
-struct Small(PathBuf);
-
-impl Small {
-    /// `None` where mounting is not allowed.
-    fn mount(home: &Path, folder: &str, size: &str) -> Option<Small> {
-        let folder = home.join(folder);
-        fs::create_dir_all(&folder).unwrap();
-        let small = Small(folder);
-        small.mount_with(&format!("size={size},mode=700")).then_some(small)
-    }
-
-    fn mount_with(&self, options: &str) -> bool {
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&self.0).stderr(Stdio::null());
-        mount.status().is_ok_and(|status| status.success())
-    }
-
-    fn remount(&self, how: &str) {
-        let mut mount = Command::new("mount");
-        assert!(mount.args(["-o", &format!("remount,{how}")]).arg(&self.0).status().unwrap().success());
-    }
-
-    fn free(&self) -> u64 {
-        let stat = rustix::fs::statvfs(&self.0).unwrap();
-        stat.f_bavail * stat.f_frsize
-    }
-
-    /// Takes space away until only so much is left. Returns the file that does.
-    fn leave(&self, bytes: u64) -> PathBuf {
-        let ballast = self.0.join("tmp/ballast");
-        fs::write(&ballast, vec![1; self.free().saturating_sub(bytes) as usize]).unwrap();
-        ballast
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 fn whole(lab: &Lab) {
     let report = lab.ok(&["verify"]);
@@ -101,6 +60,8 @@ fn a_capture_that_finds_no_space_or_no_writable_store_loses_nothing() {
         expected = lab.generations("m");
         assert_eq!(expected[0], next);
     }
+    a_restore_that_cannot_keep_what_is_left_does_not_happen(&lab, &store);
+    let expected = lab.generations("m");
     store.remount("ro");
     let refused = lab.fails(&["checkpoint", "m"]);
     assert!(refused["message"].as_str().unwrap().contains("read-only"), "{refused}");
@@ -112,6 +73,29 @@ fn a_capture_that_finds_no_space_or_no_writable_store_loses_nothing() {
     stamps_are_right(&lab, "m");
     lab.ok(&["kill", "m"]);
     lab.ok(&["down", "--machines"]);
+}
+
+fn a_restore_that_cannot_keep_what_is_left_does_not_happen(lab: &Lab, store: &Small) {
+    let ballast = store.leave(0);
+    let before = lab.generations("m");
+    let refused = || {
+        let error = lab.fails(&["restore", "m"]);
+        assert_eq!(error["kind"], "no_space", "{error}");
+        assert!(error["hint"].as_str().unwrap().contains("--discard"), "{error}");
+        assert_eq!(lab.generations("m"), before);
+    };
+    let qemu = lab.pid("m", "qemu_pid");
+    let console = lab.listen("m");
+    refused();
+    assert_eq!(lab.pid("m", "qemu_pid"), qemu, "the running machine was touched");
+    console.wait_until("to go on", |text| text.contains("STAMP pass"));
+    lab.ok(&["kill", "m"]);
+    refused();
+    let left = lab.machine("m");
+    assert_eq!((&left["state"], &left["reason"]), (&"stopped".into(), &"killed".into()), "{left}");
+    fs::remove_file(ballast).unwrap();
+    lab.ok(&["restore", "m", "--discard"]);
+    stamps_are_right(lab, "m");
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn set_policy(lab: &Lab, name: &str, policy: &str) {
 /// Rolls back and waits until the guest has checked all its stamps.
 fn check(lab: &Lab, name: &str, generation: u64) {
     let console = lab.listen(name);
-    lab.ok(&["restore", &format!("{name}@{generation}")]);
+    lab.ok(&["restore", &format!("{name}@{generation}"), "--discard"]);
     let said = console.wait_until("two passes", |text| numbers(text, "STAMP pass=").len() >= 2);
     assert!(!said.contains("STAMP ERROR"), "{name}@{generation}: {said}");
 }

@@ -29,11 +29,47 @@ const SMALL_ROUND: u64 = 256;
 /// More rounds than this only chase a guest that writes faster than we copy.
 const MAX_ROUNDS: u32 = 8;
 
+/// What becomes of the guest after the instant in which it is captured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Afterwards {
+    /// It goes on, if it ran.
+    GoesOn,
+    /// It stays held.
+    StaysHeld,
+}
+
 /// Captures the machine. On error the guest runs on (or is held, as it was before), and nothing is published.
 pub(crate) fn checkpoint(
     instance: &mut Instance,
     message: &str,
     tag: Option<&str>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Checkpointed> {
+    capture(instance, message, tag, Afterwards::GoesOn, progress)
+}
+
+/// Captures the machine for the last time: the guest stays held, so that it does nothing that is not in the snapshot.
+/// Errors are those of [`checkpoint`], and leave the guest as they do there.
+pub(crate) fn last_checkpoint(
+    instance: &mut Instance,
+    message: &str,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Checkpointed> {
+    let done = capture(instance, message, None, Afterwards::StaysHeld, progress);
+    if done.is_err()
+        && instance.is_running()
+        && let Err(error) = instance.monitor.cont()
+    {
+        tracing::error!(error = &error as &dyn std::error::Error, "the guest stays held");
+    }
+    done
+}
+
+fn capture(
+    instance: &mut Instance,
+    message: &str,
+    tag: Option<&str>,
+    afterwards: Afterwards,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Checkpointed> {
     let began = Instant::now();
@@ -42,7 +78,7 @@ pub(crate) fn checkpoint(
     let mut gathered = Gathered::new(&instance.history, &lease)?;
     gathered.boot_files(&instance.home, &instance.file.config.boot)?;
     let rounds = pre_copy(instance, &mut gathered, progress)?;
-    let (held, pause, pause_ms) = hold(instance)?;
+    let (held, pause, pause_ms) = hold(instance, afterwards)?;
     progress(Progress { step: "saving".into(), done: 0, total: held.pages() });
     let saved = save_held(instance, &mut gathered, &held);
     instance.staging.recycle(held.staging);
@@ -125,8 +161,8 @@ impl Held {
     }
 }
 
-/// The pause: everything between `stop` and `cont`. The guest goes on also when a step in between fails.
-fn hold(instance: &mut Instance) -> Result<(Held, PauseParts, f64)> {
+/// The pause: everything between `stop` and `cont`. A guest that is to go on does so also when a step in between fails.
+fn hold(instance: &mut Instance, afterwards: Afterwards) -> Result<(Held, PauseParts, f64)> {
     let running = instance.is_running();
     // Only what is written between here and the pause is left for its FLUSH.
     for disk in &instance.disks {
@@ -144,7 +180,7 @@ fn hold(instance: &mut Instance) -> Result<(Held, PauseParts, f64)> {
     let redeemed = timed(&mut parts.flush_ms, || {
         flushes.into_iter().try_for_each(DeferredFlushes::redeem).map_err(Error::disk("flush"))
     });
-    if running {
+    if running && afterwards == Afterwards::GoesOn {
         timed(&mut parts.cont_ms, || Ok(instance.monitor.cont()?))?;
     }
     let pause_ms = if running { millis(began) } else { 0.0 };

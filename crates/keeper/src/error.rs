@@ -139,6 +139,15 @@ pub enum Error {
         /// The machine.
         name: MachineName,
     },
+    /// A core could not be written.
+    #[error("cannot write the core")]
+    Core {
+        /// Why not.
+        source: io::Error,
+    },
+    /// A restore was to keep what the machine leaves behind, and could not. The machine runs on.
+    #[error("what the machine leaves behind cannot be kept")]
+    NotKept(#[source] Box<Error>),
     /// The machine has no network card.
     #[error("the machine has no network card")]
     NoNic,
@@ -159,7 +168,14 @@ pub enum Error {
     Internal(String),
 }
 
-const DISKS_ANEW: &str = "`watari restore NAME` makes the machine's disks anew from a snapshot";
+const DISKS_ANEW: &str = "`watari restore NAME --discard` makes the machine's disks anew from a snapshot";
+
+/// That a restore could not keep what the machine leaves behind, and so did not happen.
+pub fn not_kept(why: &ErrorReport) -> ErrorReport {
+    let message = format!("what the machine leaves behind cannot be kept: {}", why.message);
+    let first = if why.hint.is_empty() { String::new() } else { format!("{}; ", why.hint) };
+    ErrorReport::new(why.kind, message, format!("{first}`watari restore REV --discard` does not keep it"))
+}
 
 impl From<watari_ram::Error> for Error {
     /// A process that is gone is no fault of the tracker's, which may be the first to notice.
@@ -187,9 +203,11 @@ impl Error {
         let (kind, hint) = match self {
             Error::Store(error) => return error.report(),
             Error::Qemu(error) => return error.report(),
-            Error::Io { source, .. } | Error::DiskIo { source, .. } | Error::DeviceState { source } => {
-                io_kind(source)
-            }
+            Error::NotKept(error) => return not_kept(&error.report()),
+            Error::Io { source, .. }
+            | Error::DiskIo { source, .. }
+            | Error::DeviceState { source }
+            | Error::Core { source } => io_kind(source),
             Error::Memory { .. } => {
                 (ErrorKind::NotEnoughMemory, "stop another machine, or create this one with less --memory")
             }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{MemfdFlags, memfd_create};
 use watari_disk::{Disk, Remains, nbd};
 use watari_qemu::{
-    AGENT_SOCKET, Accel, AccelProbe, BootFiles, Launch, MemoryBacking, Monitor, QMP_SOCKET, Qemu,
+    AGENT_SOCKET, Accel, AccelProbe, BootFiles, GDB_SOCKET, Launch, MemoryBacking, Monitor, QMP_SOCKET, Qemu,
     RAM_BLOCK_MAIN, RamBlock, SERIAL_SOCKET, VNC_SOCKET,
 };
 use watari_ram::{Born, ProcessMemory};
@@ -61,15 +61,23 @@ pub(crate) struct Newborn {
 }
 
 impl Newborn {
+    /// Lets the guest run, unless it is to be held.
+    pub(crate) fn set_going(&self) -> Result<()> {
+        if self.record.held { Ok(()) } else { Ok(self.monitor.cont()?) }
+    }
+
     /// Passes on what worked; on failure ends the QEMU that was started for it.
     pub(crate) fn keep<T>(&mut self, started: Result<T>, home: &MachineHome) -> Result<T> {
-        started.inspect_err(|_| {
-            if let Some(child) = &mut self.child {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-            let _ = fs::remove_file(home.instance());
-        })
+        started.inspect_err(|_| self.end(home))
+    }
+
+    /// Ends the QEMU that was started.
+    pub(crate) fn end(&mut self, home: &MachineHome) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = fs::remove_file(home.instance());
     }
 }
 
@@ -135,12 +143,18 @@ impl Ground {
 
     /// Offers the disks on the machine's disk socket.
     pub(crate) fn serve(&self, listener: UnixListener, disks: &[Disk]) -> Result<nbd::Server> {
+        self.serve_exports(listener, disks.iter().map(|disk| Arc::new(disk.clone()) as Arc<dyn nbd::Export>))
+    }
+
+    /// Offers anything as the machine's disks.
+    pub(crate) fn serve_exports(
+        &self,
+        listener: UnixListener,
+        exports: impl Iterator<Item = Arc<dyn nbd::Export>>,
+    ) -> Result<nbd::Server> {
+        let exports = exports.enumerate().map(|(index, export)| (index.to_string(), export)).collect();
         let socket = self.home.socket(DISK_SOCKET);
-        let export = |(index, disk): (usize, &Disk)| {
-            (index.to_string(), Arc::new(disk.clone()) as Arc<dyn nbd::Export>)
-        };
-        nbd::Server::start(listener, disks.iter().enumerate().map(export).collect())
-            .map_err(Error::io("serve disks on", &socket))
+        nbd::Server::start(listener, exports).map_err(Error::io("serve disks on", &socket))
     }
 
     /// Main memory for a resume: a shared head, what a run before left, or an empty file to be filled.
@@ -171,8 +185,8 @@ impl Ground {
     }
 
     /// Starts QEMU, its guest not running, with a userfaultfd in its address space where the host allows it.
-    pub(crate) fn spawn(&self, memory: &GuestMemory, incoming: bool) -> Result<Newborn> {
-        for name in [QMP_SOCKET, VNC_SOCKET, SERIAL_SOCKET, AGENT_SOCKET] {
+    pub(crate) fn spawn(&self, memory: &GuestMemory, incoming: bool, gdb: bool) -> Result<Newborn> {
+        for name in [QMP_SOCKET, VNC_SOCKET, SERIAL_SOCKET, AGENT_SOCKET, GDB_SOCKET] {
             remove_stale(&self.home.socket(name))?;
         }
         let binary = Qemu::locate(&self.search_path)?;
@@ -183,7 +197,7 @@ impl Ground {
         let state_file: File = memfd_create("watari-devices", MemfdFlags::CLOEXEC)
             .map_err(|e| Error::DeviceState { source: e.into() })?
             .into();
-        let mut command = self.launch(&binary, accel, memory, &state_file, incoming)?;
+        let mut command = self.launch(&binary, accel, memory, &state_file, (incoming, gdb))?;
         let Born { child, uffd } = watari_ram::spawn(&mut command)?;
         let mut record = InstanceRecord {
             qemu_pid: child.id(),
@@ -194,6 +208,7 @@ impl Ground {
             qemu_version: String::new(),
             ready: false,
             held: false,
+            gdb,
             epoch: self.before.epoch.next(),
         };
         save_json(&self.home.instance(), &record)?;
@@ -233,7 +248,7 @@ impl Ground {
         accel: Accel,
         memory: &GuestMemory,
         state: &File,
-        incoming: bool,
+        (incoming, gdb): (bool, bool),
     ) -> Result<std::process::Command> {
         let config = &self.file.config;
         let (kernel, initrd) = (self.home.boot_file("kernel"), self.home.boot_file("initrd"));
@@ -257,6 +272,7 @@ impl Ground {
             identity: &self.identity(),
             vmgenid: random_id()?,
             incoming,
+            gdb,
         };
         Ok(launch.command(binary)?)
     }

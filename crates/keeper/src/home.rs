@@ -12,6 +12,7 @@
 //! machines/NAME/*.log         serial console, QEMU, keeper
 //! store/                      packs, snapshots, refs
 //! run/node, run/NAME/…        sockets
+//! run/.ephemeral/N/…          all there is of an instance that is no machine's
 //! ```
 //!
 //! Memory heads, which clones map copy-on-write, must be shared memory: they lie in a folder of their own on
@@ -90,6 +91,17 @@ impl Home {
             folder: self.machines().join(name.as_str()),
             run: self.root.join("run").join(name.as_str()),
         }
+    }
+
+    /// The folder of instances that are no machine's. No machine's name begins with a dot.
+    pub fn ephemerals(&self) -> PathBuf {
+        self.root.join("run/.ephemeral")
+    }
+
+    /// The folder of one of them, which is all it has. Nothing is created.
+    pub fn ephemeral(&self, number: u64) -> MachineHome {
+        let folder = self.ephemerals().join(number.to_string());
+        MachineHome { run: folder.clone(), folder }
     }
 
     /// The names of all machines, in alphabetical order.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use watari_disk::{Disk, Hydration, Sealed, nbd};
-use watari_qemu::{Accel, Agent, Monitor, STATE_PATH};
+use watari_qemu::{Accel, Agent, Monitor, RunState, STATE_PATH};
 use watari_ram::RemoteFd;
 use watari_store::{NodeKey, Regions};
 use watari_types::Epoch;
@@ -67,6 +67,9 @@ pub(crate) struct InstanceRecord {
     pub ready: bool,
     /// Whether a person paused the guest.
     pub held: bool,
+    /// Whether a debugger may stop and continue the guest.
+    #[serde(default)]
+    pub gdb: bool,
     /// Which activation of the machine this is.
     pub epoch: Epoch,
 }
@@ -118,6 +121,22 @@ impl Instance {
         // Noted first: its disk may have it held again before `cont` has answered.
         let noted = self.note(Phase::Running, "");
         noted.and_then(|()| Ok(self.monitor.cont()?)).inspect_err(|_| self.put_back(Phase::Paused, &reason))
+    }
+
+    /// Notes what a debugger has done to the guest. Whoever holds the instance is in the middle of nothing, so that a guest
+    /// that stands still does so because of the debugger.
+    pub(crate) fn follow_debugger(&mut self) {
+        if !self.record.gdb {
+            return;
+        }
+        let (phase, reason) = match (self.board.phase(), self.monitor.status()) {
+            (Phase::Paused, Ok(RunState::Running)) => (Phase::Running, ""),
+            (Phase::Running, Ok(state)) if state != RunState::Running => {
+                (Phase::Paused, "stopped by the debugger")
+            }
+            _ => return,
+        };
+        self.put_back(phase, reason);
     }
 
     fn note(&mut self, phase: Phase, reason: &str) -> Result<()> {

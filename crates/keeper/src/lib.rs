@@ -20,6 +20,7 @@
 
 mod capture;
 pub mod client;
+mod dump;
 mod error;
 mod gather;
 mod ground;
@@ -40,13 +41,16 @@ mod settings;
 mod staging;
 mod start;
 mod status;
+mod unkept;
 
-pub use error::Error;
+pub use dump::write_core;
+pub use error::{Error, not_kept};
 pub use history::StoreSource;
 pub use process::{kill_if_same, process_started};
 pub use rewind::memory_of;
 pub use run::run;
 pub use settings::{Settings, Tracker};
+pub use unkept::has_unkept_disks;
 
 /// What goes wrong here is an [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -10,14 +10,17 @@
 use serde::{Deserialize, Serialize};
 use watari_types::{ErrorReport, Generation, MachineName, SnapshotId};
 
-use crate::record::{NetworkStart, Phase};
+use crate::record::{NetworkStart, Phase, Point};
 
 /// How a keeper brings its machine to life. Given as JSON on the command line: `watari keeper HOME TMPFS NAME START`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "how")]
 pub enum Start {
     /// Power on: boot from disk or kernel.
-    Boot,
+    Boot {
+        /// Whether the guest is held before its first instruction.
+        held: bool,
+    },
     /// Continue from a snapshot's memory, devices and disks.
     Resume {
         /// The snapshot.
@@ -28,6 +31,8 @@ pub enum Start {
         network: NetworkStart,
         /// Where its memory comes from.
         memory: MemoryFrom,
+        /// Whether it is held before its first step, with a socket for a debugger.
+        gdb: bool,
     },
     /// Take over a QEMU whose keeper died.
     Adopt,
@@ -87,6 +92,8 @@ pub enum Request {
     GiveUp {
         /// What is to be restored.
         snapshot: SnapshotId,
+        /// What the machine leaves behind becomes a snapshot, with this message.
+        keep: Option<String>,
     },
     /// The screen as a PNG file. → `{"path": …}`, to be removed by the reader.
     Screenshot,
@@ -164,6 +171,8 @@ pub struct Status {
 pub struct GivenUp {
     /// Whether QEMU's main memory ([`memory_of`](crate::memory_of)) holds what the snapshot does.
     pub memory_is_ready: bool,
+    /// The snapshot that keeps what the machine left behind, if it was to be kept.
+    pub kept: Option<Point>,
 }
 
 /// What a checkpoint did and cost.

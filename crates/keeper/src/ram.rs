@@ -77,6 +77,12 @@ impl Ram {
         self.unpublished.iter_mut().for_each(PageSet::clear);
     }
 
+    /// Replaces a page of a block. That the page was written is not seen by the tracker where the kernel tracks.
+    pub(crate) fn write(&self, range: usize, page: u32, content: &[u8]) -> Result<()> {
+        let address = self.ranges[range].start + u64::from(page) * PAGE_SIZE as u64;
+        Ok(self.memory.write(address, content)?)
+    }
+
     /// Copies pages of a block. `into` holds exactly these pages.
     pub(crate) fn read(&self, range: usize, pages: &[u32], into: &mut [u8]) -> Result<()> {
         Ok(self.memory.read_pages(&self.ranges[range], pages, into)?)

@@ -1,7 +1,8 @@
 //! A running machine is given up for one of its snapshots, and its memory is what the next run starts with.
 //!
 //! First, while the guest runs, everything that a resume reads is checked: a machine that runs is not given up for
-//! a snapshot that is damaged. Then memory that was not written since the last snapshot, and is the same in the
+//! a snapshot that is damaged. Then it is captured, unless what it leaves behind is not wanted, and does not go on
+//! from that instant. Then memory that was not written since the last snapshot, and is the same in the
 //! snapshot wanted, stays as it is: how long nothing runs depends on what changed, not on the machine's size.
 
 use std::collections::BTreeMap;
@@ -13,11 +14,13 @@ use watari_qemu::MEMORY_PATH;
 use watari_store::Store;
 use watari_types::{PAGE_SIZE, PageSet, PageTable, RegionKind, RegionName, SnapshotId, is_zero};
 
+use crate::capture;
 use crate::ground::open_in;
 use crate::instance::Instance;
 use crate::memory::GuestMemory;
-use crate::protocol::GivenUp;
+use crate::protocol::{GivenUp, Progress};
 use crate::ram;
+use crate::record::Point;
 use crate::{Error, Result};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -30,19 +33,38 @@ pub fn memory_of(qemu_pid: u32) -> Result<File> {
     open_in(qemu_pid, MEMORY_PATH, false)
 }
 
-/// Checks that everything a resume of `snapshot` reads is there, then has the guest ended by `end`, and turns its
-/// memory into the snapshot's, where it is the machine's own.
+/// Checks that everything a resume of `snapshot` reads is there, makes a snapshot of what is left behind if that is to
+/// be kept, then has the guest ended by `end`, and turns its memory into the snapshot's, where it is the machine's own.
 ///
 /// # Errors
 /// The machine runs on, unless the store fails right after it was checked.
-pub(crate) fn give_up(instance: &mut Instance, snapshot: SnapshotId, end: impl FnOnce()) -> Result<GivenUp> {
+pub(crate) fn give_up(
+    instance: &mut Instance,
+    snapshot: SnapshotId,
+    keep: Option<&str>,
+    progress: &mut dyn FnMut(Progress),
+    end: impl FnOnce(),
+) -> Result<GivenUp> {
     let store = instance.history.store().clone();
     store.refresh()?;
     let tables = store.page_tables(snapshot)?;
     check(&store, &tables)?;
+    let kept = keep.map(|message| capture::last_checkpoint(instance, message, progress)).transpose();
+    let kept = kept.map_err(|error| Error::NotKept(Box::new(error)))?;
+    let memory_is_ready = rewind(instance, &store, &tables, end)?;
+    Ok(GivenUp { memory_is_ready, kept: kept.map(|done| Point { generation: done.generation, id: done.id }) })
+}
+
+/// Has the guest ended by `end`. Returns whether its memory holds what `tables` say.
+fn rewind(
+    instance: &mut Instance,
+    store: &Store,
+    tables: &BTreeMap<RegionName, PageTable>,
+    end: impl FnOnce(),
+) -> Result<bool> {
     let GuestMemory::Own(file) = &instance.memory else {
         end();
-        return Ok(GivenUp { memory_is_ready: false });
+        return Ok(false);
     };
     let main = ram::main_memory(instance.ram.ranges())?;
     let (name, nothing) = (&instance.ram.ranges()[main].name, PageTable::default());
@@ -60,8 +82,8 @@ pub(crate) fn give_up(instance: &mut Instance, snapshot: SnapshotId, end: impl F
     let file = File::from(file.try_clone().map_err(failed)?);
     other.union_with(&emptied(&file, wanted, &other).map_err(failed)?);
     tracing::debug!(pages = other.len(), "memory goes back");
-    bring_back(&file, &store, wanted, &other)?;
-    Ok(GivenUp { memory_is_ready: true })
+    bring_back(&file, store, wanted, &other)?;
+    Ok(true)
 }
 
 /// Pages of disks are looked up and not read: there may be very many, and they come when the guest asks for them.

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ExitCode, ExitStatus};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use watari_qemu::Event;
@@ -62,7 +62,8 @@ fn live(home: &Path, tmpfs: &Path, name: &MachineName, start: &Start) -> Result<
         Started { qemu_pid: instance.record.qemu_pid, ready_ms: began.elapsed().as_secs_f64() * 1e3 };
     tracing::info!(machine = %name, ready_ms = started.ready_ms, "the guest runs");
     let board = instance.board.clone();
-    let (ending, instance) = attend(instance, &home, &started, !matches!(start, Start::Boot))?;
+    let goes_on = !instance.record.held && !matches!(start, Start::Boot { .. });
+    let (ending, instance) = attend(instance, &home, &started, goes_on)?;
     let status = outlive(started.qemu_pid, child)?;
     let (phase, reason) = ending.verdict(status, &home);
     finish(&instance, &board, phase, &reason)
@@ -73,13 +74,14 @@ fn attend(
     instance: Instance,
     home: &MachineHome,
     started: &Started,
-    resumed: bool,
+    goes_on: bool,
 ) -> Result<(Ending, Arc<Mutex<Instance>>)> {
     let ending = Ending::default();
     let socket = home.socket("keeper");
     let _ = fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).map_err(Error::io("listen on", &socket))?;
     let events = instance.monitor.events();
+    let has_debugger = instance.record.gdb;
     let desk = Desk {
         board: instance.board.clone(),
         ending: ending.clone(),
@@ -88,9 +90,24 @@ fn attend(
     };
     let instance = Arc::clone(&desk.instance);
     let (board, notes) = (desk.board.clone(), ending.clone());
-    spawn("events", move || events.iter().for_each(|event| notes.note(&event, &board)))?;
+    let (changes, changed) = mpsc::channel();
+    if has_debugger {
+        // It may have done something while there was no keeper.
+        let _ = changes.send(());
+    }
+    spawn("events", move || {
+        for event in events {
+            notes.note(&event, &board);
+            if has_debugger && matches!(event.name.as_str(), "STOP" | "RESUME") {
+                // Beside this thread, which must not wait for a capture.
+                let _ = changes.send(());
+            }
+        }
+    })?;
+    let follower = desk.clone();
+    spawn("debugger", move || changed.iter().for_each(|()| follower.follow_debugger()))?;
     spawn("socket", move || server::serve(listener, desk))?;
-    if resumed {
+    if goes_on {
         let home = home.clone();
         spawn("clock", move || set_clock(&home))?;
     }

@@ -11,7 +11,7 @@ use watari_types::{ErrorKind, ErrorReport};
 use crate::capture;
 use crate::instance::Instance;
 use crate::process::kill_if_same;
-use crate::protocol::{Reply, Request};
+use crate::protocol::{Progress, Reply, Request};
 use crate::record::Phase;
 use crate::rewind;
 use crate::run::Ending;
@@ -71,8 +71,7 @@ impl Desk {
             Request::Checkpoint { message, tag } => {
                 let mut instance = self.instance();
                 let done = capture::checkpoint(&mut instance, &message, tag.as_deref(), &mut |progress| {
-                    // Whoever asked may have gone away; the capture goes on.
-                    let _ = json(&progress).map(|value| out.send(&Reply::Progress(value)));
+                    out.progress(&progress);
                 })?;
                 return json(&done);
             }
@@ -80,9 +79,14 @@ impl Desk {
             Request::Resume => self.instance().resume()?,
             Request::Stop { limit_ms } => self.stop(Duration::from_millis(limit_ms))?,
             Request::Kill => self.kill()?,
-            Request::GiveUp { snapshot } => {
-                let given_up =
-                    rewind::give_up(&mut self.instance(), snapshot, || self.end("given up for a restore"))?;
+            Request::GiveUp { snapshot, keep } => {
+                let given_up = rewind::give_up(
+                    &mut self.instance(),
+                    snapshot,
+                    keep.as_deref(),
+                    &mut |progress| out.progress(&progress),
+                    || self.end("given up for a restore"),
+                )?;
                 self.wait_for_end()?;
                 return json(&given_up);
             }
@@ -140,9 +144,16 @@ impl Desk {
         }
     }
 
+    /// Sees what a debugger has done to the guest, once nothing else is being done to it.
+    pub(crate) fn follow_debugger(&self) {
+        drop(self.instance());
+    }
+
     fn instance(&self) -> MutexGuard<'_, Instance> {
         // A request that panicked has left its pages unpublished, which the next capture makes good.
-        self.instance.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut instance = self.instance.lock().unwrap_or_else(PoisonError::into_inner);
+        instance.follow_debugger();
+        instance
     }
 }
 
@@ -157,6 +168,11 @@ fn json(value: &impl Serialize) -> Result<serde_json::Value> {
 struct Lines<'a>(&'a UnixStream);
 
 impl Lines<'_> {
+    /// Says how far the work is. Whoever asked may have gone away; the work goes on.
+    fn progress(&mut self, progress: &Progress) {
+        let _ = json(progress).map(|value| self.send(&Reply::Progress(value)));
+    }
+
     fn send(&mut self, reply: &Reply) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(reply)?;
         line.push(b'\n');

@@ -28,6 +28,7 @@ use crate::instance::{Instance, InstanceRecord};
 use crate::memory::GuestMemory;
 use crate::process::{kill_if_same, process_started};
 use crate::protocol::{MemoryFrom, NetworkAction, Start};
+use crate::ram::Ram;
 use crate::record::{NetworkStart, Point, load_json};
 use crate::{Error, Result};
 
@@ -46,26 +47,27 @@ impl Ground {
     /// Brings the machine to life. Returns it with its QEMU if that is our child.
     pub(crate) fn start(self, how: &Start) -> Result<(Instance, Option<Child>)> {
         match how {
-            Start::Boot => self.boot(),
-            Start::Resume { snapshot, generation, network, memory } => {
+            Start::Boot { held } => self.boot(*held),
+            Start::Resume { snapshot, generation, network, memory, gdb } => {
                 let point = Point { generation: *generation, id: *snapshot };
-                self.resume(point, network, *memory)
+                self.resume(point, network, *memory, *gdb)
             }
             Start::Adopt => self.adopt(),
         }
     }
 
-    fn boot(self) -> Result<(Instance, Option<Child>)> {
+    fn boot(self, held: bool) -> Result<(Instance, Option<Child>)> {
         let history = self.history()?;
         let disks = self.open_disks(&history)?;
         let server = self.serve(self.listen()?, &disks)?;
         let memory = GuestMemory::new(self.file.config.memory_bytes)?;
-        let mut newborn = self.spawn(&memory, false)?;
+        let mut newborn = self.spawn(&memory, false, false)?;
+        newborn.record.held = held;
         let started = (|| {
             let mut ram = self.arm(&newborn.record, &newborn.monitor.ram_blocks()?, &memory)?;
             self.distrust(&mut ram, &history, &memory)?;
             ram.settle();
-            newborn.monitor.cont()?;
+            newborn.set_going()?;
             Ok(ram)
         })();
         let ram = newborn.keep(started, &self.home)?;
@@ -77,6 +79,7 @@ impl Ground {
         point: Point,
         network: &NetworkStart,
         memory: MemoryFrom,
+        gdb: bool,
     ) -> Result<(Instance, Option<Child>)> {
         let is_filled = memory != MemoryFrom::Store;
         let memory = self.memory_for(point, memory)?;
@@ -84,7 +87,7 @@ impl Ground {
         // QEMU takes as long to start as its state takes to be read, and needs none of it for that: it waits at
         // the disk socket meanwhile. Should there be nothing to wait for, the socket is closed and QEMU gives up.
         let (snapshot, newborn) = std::thread::scope(|scope| {
-            let newborn = scope.spawn(|| self.spawn(&memory, true));
+            let newborn = scope.spawn(|| self.spawn(&memory, true, gdb));
             let snapshot = self.load(point, listener, (!is_filled).then_some(&memory));
             let newborn =
                 newborn.join().unwrap_or_else(|_| Err(Error::Internal("starting QEMU panicked".into())));
@@ -95,16 +98,15 @@ impl Ground {
             (Err(error), Ok(mut newborn)) => return newborn.keep(Err(error), &self.home),
             (Err(error), Err(_)) => return Err(error),
         };
+        newborn.record.held = gdb;
         let Loaded { history, devices, disks, server } = snapshot;
         let started = (|| {
-            let blocks = newborn.monitor.ram_blocks()?;
-            fill_small_blocks(&newborn.record, &history, &blocks)?;
-            let mut ram = self.arm(&newborn.record, &blocks, &memory)?;
-            ram.settle();
-            write_all(&newborn.state_file, &devices)?;
-            newborn.monitor.load_devices(Path::new(STATE_PATH), LOAD_LIMIT)?;
+            let ram = self.load_into(&newborn, &history, &devices, &memory)?;
             self.before_first_step(&newborn.monitor, network)?;
-            newborn.monitor.cont()?;
+            if gdb {
+                newborn.monitor.activate_disks()?;
+            }
+            newborn.set_going()?;
             Ok(ram)
         })();
         let ram = newborn.keep(started, &self.home)?;
@@ -114,6 +116,24 @@ impl Ground {
             instance.network(&NetworkAction::Replace { mac })?;
         }
         Ok((instance, child))
+    }
+
+    /// Gives a QEMU whose main memory is filled the rest of what the snapshot holds, its devices last. What loading these
+    /// changes in memory is the first that is tracked.
+    pub(crate) fn load_into(
+        &self,
+        newborn: &Newborn,
+        history: &History,
+        devices: &[u8],
+        memory: &GuestMemory,
+    ) -> Result<Ram> {
+        let blocks = newborn.monitor.ram_blocks()?;
+        fill_small_blocks(&newborn.record, history, &blocks)?;
+        let mut ram = self.arm(&newborn.record, &blocks, memory)?;
+        ram.settle();
+        write_all(&newborn.state_file, devices)?;
+        newborn.monitor.load_devices(Path::new(STATE_PATH), LOAD_LIMIT)?;
+        Ok(ram)
     }
 
     /// Takes a snapshot out of the store: disks that have its content, and memory where that is to be filled.

@@ -3,8 +3,11 @@
 //! Long work answers either with its result alone or, to a client that accepts `application/x-ndjson`, with
 //! lines of [`Reply`](watari_keeper::protocol::Reply): `progress` lines, then one `done` or `error`.
 
+mod clone;
+mod core;
 mod depots;
 mod diff;
+mod restore;
 
 use std::path::PathBuf;
 
@@ -14,8 +17,11 @@ use watari_keeper::protocol::{Checkpointed, PauseParts};
 use watari_keeper::record::Phase;
 use watari_types::{Epoch, ErrorReport, Generation, MachineId, MachineName, NodeId, SnapshotId};
 
+pub use clone::*;
+pub use core::*;
 pub use depots::*;
 pub use diff::*;
+pub use restore::*;
 
 /// The media type that asks for progress lines.
 pub const NDJSON: &str = "application/x-ndjson";
@@ -320,13 +326,6 @@ pub struct GcResult {
     pub left: Vec<String>,
 }
 
-/// A snapshot to go back to.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct RestoreRequest {
-    /// Which; it must be in the machine's history.
-    pub rev: String,
-}
-
 /// A machine that runs, and how long that took.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Ready {
@@ -335,34 +334,6 @@ pub struct Ready {
     pub machine: MachineInfo,
     /// From the request's arrival until the guest ran, or until all was prepared if it was not to run.
     pub ready_ms: f64,
-}
-
-/// What becomes of a clone's network card.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum CloneNetwork {
-    /// Its cable is pulled.
-    #[default]
-    Unplugged,
-    /// It is replaced by a card with a new address.
-    Fresh,
-    /// As it was, with the original's address.
-    Same,
-}
-
-/// A clone to be made.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct CloneRequest {
-    /// Of which snapshot.
-    pub rev: String,
-    /// The new machine's name, checked by the daemon.
-    pub name: String,
-    /// What becomes of its network card.
-    #[serde(default)]
-    pub network: CloneNetwork,
-    /// Whether to run it at once.
-    #[serde(default)]
-    pub start: bool,
 }
 
 /// What can be done to a running machine's network card.

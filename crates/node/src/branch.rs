@@ -4,80 +4,59 @@
 //! before they end or create anything.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use watari_keeper::home::MachineHome;
-use watari_keeper::memory_of;
-use watari_keeper::protocol::{GivenUp, MemoryFrom, Request, Start};
+use watari_keeper::protocol::{MemoryFrom, Start};
 use watari_keeper::record::{MachineFile, MachineState, NetworkStart, Phase, Point};
+use watari_qemu::GDB_SOCKET;
 use watari_store::{Origin, Snapshot};
 use watari_types::{
     Boot, ErrorKind, ErrorReport, MachineConfig, MachineId, MachineName, PAGE_SIZE, PageTable, Region,
     RegionName, Retention, SnapshotId,
 };
 
-use crate::api::{CloneNetwork, CloneRequest, Ready};
+use crate::api::{CloneNetwork, CloneRequest, Cloned, Kept, RestoreRequest, Restored};
 use crate::create::{boot_file, now_unix_ms, random_id, random_mac, sync};
 use crate::network::{Cable, network_after_rollback};
 use crate::node::{Node, OnProgress, hold};
-use crate::supervise::Live;
 use crate::{Error, Result};
 
 impl Node {
-    /// Rolls a machine back to a snapshot of its history and runs it.
+    /// Rolls a machine back to a snapshot of its history and runs it. What it leaves behind is kept, unless it is to be
+    /// discarded.
     pub(crate) fn restore(
         self: &Arc<Self>,
         name: &MachineName,
-        rev: &str,
+        request: &RestoreRequest,
         arrived: Instant,
         progress: OnProgress,
-    ) -> Result<Ready> {
+    ) -> Result<Restored> {
         let (home, file) = self.machine(name)?;
-        let (generation, snapshot) = self.in_history(name, rev)?;
+        let (generation, snapshot) = self.in_history(name, &request.rev)?;
         self.ensure_trusted(snapshot)?;
         let header = self.store.snapshot(snapshot)?;
         let cable = Cable::load(&home)?;
         let network = network_after_rollback(cable, &file.config, &header);
         let is_plugged_wrongly = network == NetworkStart::Fresh && cable == Some(Cable { plugged: false });
         self.settle(name)?;
-        let running = self.live(name);
-        let returned = running.as_ref().map_or(0, |_| file.config.memory_bytes);
+        let returned = self.live(name).map_or(0, |_| file.config.memory_bytes);
         self.ensure_memory(name, file.config.memory_bytes, returned)?;
         self.ensure_accelerator(&self.qemu()?, progress)?;
-        let memory = match running {
-            Some(live) => self.give_up(name, &live, snapshot)?,
-            None => None,
-        };
+        let keep = (!request.discard).then(|| format!("before restoring {name}@{generation}"));
+        let left = self.leave(name, snapshot, keep, progress)?;
         tracing::debug!(%name, since_request = ?arrived.elapsed(), "nothing runs any more");
-        let from = if memory.is_some() { MemoryFrom::StandardInput } else { MemoryFrom::Store };
-        let start = Start::Resume { snapshot, generation, network, memory: from };
-        self.run_keeper(name, &start, memory, progress)?;
+        let from = if left.memory.is_some() { MemoryFrom::StandardInput } else { MemoryFrom::Store };
+        let start = Start::Resume { snapshot, generation, network, memory: from, gdb: false };
+        self.run_keeper(name, &start, left.memory, progress)?;
         if is_plugged_wrongly {
             self.unplug(name)?;
         }
-        self.ready(name, arrived)
-    }
-
-    /// Ends a running machine for its restore, once its keeper knows that everything a resume will read is there.
-    /// Returns its memory if that holds the snapshot's now.
-    fn give_up(&self, name: &MachineName, live: &Live, snapshot: SnapshotId) -> Result<Option<File>> {
-        let memory = memory_of(live.status().qemu_pid).ok();
-        match self.ask::<GivenUp>(name, &Request::GiveUp { snapshot }, &|_| {}) {
-            Ok(given_up) => {
-                live.wait_for_end()?;
-                Ok(memory.filter(|_| given_up.memory_is_ready))
-            }
-            // A machine that is just ending, or whose keeper is, has nothing to give.
-            Err(Error::Report(report)) if report.kind == ErrorKind::NoKeeper => {
-                self.end_now(name, live)?;
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        Ok(Restored { ready: self.ready(name, arrived)?, kept: left.kept.map(Kept::from) })
     }
 
     /// Makes a new machine of a snapshot. The caller holds the lock of its name.
@@ -87,20 +66,19 @@ impl Node {
         request: &CloneRequest,
         arrived: Instant,
         progress: OnProgress,
-    ) -> Result<Ready> {
+    ) -> Result<Cloned> {
         self.ensure_free(name)?;
+        if request.gdb && request.network == CloneNetwork::Fresh {
+            return Err(Error::BadRequest(
+                "a guest that is held for a debugger cannot exchange its network card; `watari network NAME fresh` does \
+                 once it runs"
+                    .to_owned(),
+            ));
+        }
         let rev = &request.rev;
         let lease = self.store.lease()?;
         let found = self.resolve(rev)?;
-        self.ensure_trusted(found.id)?;
-        let snapshot = self.store.snapshot(found.id)?;
-        if !snapshot.draft.has_memory {
-            return Err(Error::BadRevision {
-                rev: rev.clone(),
-                problem: "holds no memory to resume".to_owned(),
-                hint: "choose a snapshot of the running machine".to_owned(),
-            });
-        }
+        let snapshot = self.with_memory(rev, found.id)?;
         let id = random_id()?;
         let built = self.build(name, |home| {
             let tables = self.store.page_tables(found.id)?;
@@ -121,10 +99,27 @@ impl Node {
             self.store.refs(id).remove_all()?;
             return Err(error);
         }
-        if request.start {
-            return self.start(name, arrived, progress);
+        let ready = if request.start || request.gdb {
+            self.start_for(name, request.gdb, arrived, progress)?
+        } else {
+            self.ready(name, arrived)?
+        };
+        let gdb = request.gdb.then(|| self.home.machine(name).socket(GDB_SOCKET));
+        Ok(Cloned { ready, gdb })
+    }
+
+    /// The snapshot that `rev` names, which must have memory, and be from someone who is trusted.
+    pub(crate) fn with_memory(&self, rev: &str, id: SnapshotId) -> Result<Snapshot> {
+        self.ensure_trusted(id)?;
+        let snapshot = self.store.snapshot(id)?;
+        if snapshot.draft.has_memory {
+            return Ok(snapshot);
         }
-        self.ready(name, arrived)
+        Err(Error::BadRevision {
+            rev: rev.to_owned(),
+            problem: "holds no memory".to_owned(),
+            hint: "choose a snapshot of the running machine".to_owned(),
+        })
     }
 
     /// Puts kernel and initial ramdisk into a clone's folder: linked to the original's, which never change, or

@@ -208,7 +208,7 @@ fn end_both(qemu: Option<QemuProcess>, live: &Live) -> Result<()> {
     live.wait_for_end()
 }
 
-fn end_qemu(qemu: &QemuProcess) -> Result<()> {
+pub(crate) fn end_qemu(qemu: &QemuProcess) -> Result<()> {
     let process = Process::open(qemu.qemu_pid);
     kill_if_same(qemu.qemu_pid, qemu.qemu_started);
     let is_same = process_started(qemu.qemu_pid) == Some(qemu.qemu_started);

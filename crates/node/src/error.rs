@@ -58,6 +58,9 @@ pub enum Error {
         /// What it was meant to be.
         region: String,
     },
+    /// There is a file where one was to be written.
+    #[error("{0:?} is there already")]
+    FileExists(PathBuf),
     /// The machine is doing something else.
     #[error("{name} is {state}")]
     WrongState {
@@ -156,6 +159,9 @@ impl Error {
                 ErrorKind::NotAnImage,
                 "give a Linux kernel (bzImage) with --kernel, and an initial ramdisk with --initrd",
             ),
+            Error::FileExists(_) => {
+                report(ErrorKind::BadRequest, "choose another name, or --force replaces it")
+            }
             Error::WrongState { hint, .. } => report(ErrorKind::WrongState, hint),
             Error::NotEnoughMemory { .. } => {
                 report(ErrorKind::NotEnoughMemory, "stop another machine, or give this one less memory")
@@ -193,7 +199,7 @@ fn disk_report(error: &watari_disk::Error, line: &str) -> ErrorReport {
         _ if error.is_no_space() => (ErrorKind::NoSpace, "make room on that disk and try again"),
         Disk::Io { source, .. } => return io_report(source, line),
         Disk::Damaged { .. } => {
-            (ErrorKind::Damaged, "`watari restore NAME` brings the disk back from a snapshot")
+            (ErrorKind::Damaged, "`watari restore NAME --discard` brings the disk back from a snapshot")
         }
         Disk::InUse { .. } => (ErrorKind::WrongState, "`watari list` shows which machine runs"),
         Disk::BadSize { .. } => (ErrorKind::BadRequest, "write for example --disk 10G"),

@@ -31,6 +31,17 @@ impl Node {
         arrived: Instant,
         progress: OnProgress,
     ) -> Result<Ready> {
+        self.start_for(name, false, arrived, progress)
+    }
+
+    /// Like [`Self::start`]; for a debugger, a suspended machine is held where it was and has a socket for that.
+    pub(crate) fn start_for(
+        self: &Arc<Self>,
+        name: &MachineName,
+        gdb: bool,
+        arrived: Instant,
+        progress: OnProgress,
+    ) -> Result<Ready> {
         let (home, file) = self.machine(name)?;
         let cable = Cable::load(&home)?;
         let state = self.settle(name)?;
@@ -45,16 +56,17 @@ impl Node {
                     generation: state.base.map(|base| base.generation).unwrap_or_default(),
                     network: state.network,
                     memory: MemoryFrom::Head,
+                    gdb,
                 },
                 !self.home.head(snapshot)?.exists(),
             ),
-            _ => (Start::Boot, true),
+            _ => (Start::Boot { held: false }, true),
         };
         let needed = if own_memory { file.config.memory_bytes } else { 0 };
         self.ensure_memory(name, needed, 0)?;
         self.ensure_accelerator(&self.qemu()?, progress)?;
         self.run_keeper(name, &start, None, progress)?;
-        if matches!(start, Start::Boot) && cable == Some(Cable { plugged: false }) {
+        if matches!(start, Start::Boot { .. }) && cable == Some(Cable { plugged: false }) {
             self.unplug(name)?;
         }
         self.ready(name, arrived)

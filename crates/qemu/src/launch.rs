@@ -28,6 +28,8 @@ pub const VNC_SOCKET: &str = "vnc";
 pub const SERIAL_SOCKET: &str = "serial";
 /// The guest agent's socket, in [`Launch::run_dir`].
 pub const AGENT_SOCKET: &str = "agent";
+/// The debugger's socket, in [`Launch::run_dir`], where there is one.
+pub const GDB_SOCKET: &str = "gdb";
 
 /// The size of the text that says who a machine is. It is padded with newlines, so that a clone, whose text
 /// differs, still has the same layout.
@@ -73,7 +75,8 @@ pub struct Launch<'a> {
     pub memory: MemoryBacking<'a>,
     /// A memfd that device state is written to and read from, see [`STATE_PATH`].
     pub state: BorrowedFd<'a>,
-    /// For each of its disks the NBD server's Unix socket; the `i`th disk is the export called `i`.
+    /// For each of its disks the NBD server's Unix socket; the `i`th disk is the export called `i`. A guest that is
+    /// never to run may have exports that are read-only.
     pub disks: &'a [PathBuf],
     /// What it boots, if it boots a kernel.
     pub boot: Option<BootFiles<'a>>,
@@ -89,6 +92,9 @@ pub struct Launch<'a> {
     pub vmgenid: [u8; 16],
     /// Whether it waits for RAM and devices from outside instead of being reset.
     pub incoming: bool,
+    /// Whether a debugger may attach at [`GDB_SOCKET`], with gdb's remote protocol. It stops and continues the guest as
+    /// it likes.
+    pub gdb: bool,
 }
 
 impl Launch<'_> {
@@ -129,6 +135,9 @@ impl Launch<'_> {
         }
         if self.incoming {
             args.pair("-incoming", "defer");
+        }
+        if self.gdb {
+            args.pair("-gdb", format!("unix:{},server=on,wait=off", self.socket(GDB_SOCKET)?));
         }
         Ok(args.0)
     }
@@ -221,7 +230,7 @@ impl Launch<'_> {
             args.json(
                 "-blockdev",
                 &json!({"driver": "nbd", "node-name": disk_id(index), "export": index.to_string(),
-                    "server": {"type": "unix", "path": text(path)?}, "discard": "unmap",
+                    "server": {"type": "unix", "path": text(path)?}, "discard": "unmap", "auto-read-only": true,
                     "reconnect-delay": DISK_RECONNECT_SECONDS}),
             );
         }

@@ -30,8 +30,8 @@ pub use binary::{NEEDED, Qemu, QemuFinder, Version};
 pub use channel::{Event, Monitor};
 pub use error::Error;
 pub use launch::{
-    AGENT_SOCKET, BootFiles, IDENTITY_BYTES, Launch, MEMORY_PATH, MemoryBacking, QMP_SOCKET, SERIAL_SOCKET,
-    STATE_PATH, VNC_SOCKET,
+    AGENT_SOCKET, BootFiles, GDB_SOCKET, IDENTITY_BYTES, Launch, MEMORY_PATH, MemoryBacking, QMP_SOCKET,
+    SERIAL_SOCKET, STATE_PATH, VNC_SOCKET,
 };
 pub use layout::{CPU_MODEL, DEVICE_LAYOUT, MAX_DISKS, MAX_NICS};
 pub use machine::RunState;

@@ -16,6 +16,9 @@ const QUICK: Duration = Duration::from_secs(10);
 /// The version that learned to stay alive when a migration stream is bad.
 const EXIT_ON_ERROR: Version = Version { major: 9, minor: 1, micro: 0 };
 
+/// The version that leaves the disks of an incoming machine inactive until `cont`.
+const LATE_ACTIVATION: Version = Version { major: 10, minor: 0, micro: 0 };
+
 /// What a machine is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunState {
@@ -142,6 +145,18 @@ impl Monitor {
         })?
     }
 
+    /// Lets the disks of a machine whose devices were loaded be written to. [`Monitor::cont`] does that by itself; a
+    /// debugger that sets the guest going does not, and the first write would end the process.
+    ///
+    /// # Errors
+    /// Those of [`Monitor::execute`].
+    pub fn activate_disks(&self) -> Result<(), Error> {
+        if self.version() < LATE_ACTIVATION {
+            return Ok(());
+        }
+        self.execute("blockdev-set-active", json!({"active": true}), QUICK).map(drop)
+    }
+
     fn migration_error(&self) -> String {
         let status = self.execute("query-migrate", json!({}), QUICK);
         let text = |value: Value| value.get("error-desc").and_then(Value::as_str).map(excerpt);
@@ -196,6 +211,16 @@ impl Monitor {
     pub fn screendump(&self, path: &Path) -> Result<(), Error> {
         let arguments = json!({"filename": path.to_string_lossy(), "format": "png"});
         self.execute("screendump", arguments, QUICK).map(drop)
+    }
+
+    /// Writes guest-physical memory and the registers of every CPU as an ELF core, by the QEMU process, to what `path`
+    /// is: front to back, so that it may be a pipe. The machine should be stopped.
+    ///
+    /// # Errors
+    /// Those of [`Monitor::execute`]; what was written so far is no core.
+    pub fn dump_memory(&self, path: &Path, limit: Duration) -> Result<(), Error> {
+        let arguments = json!({"paging": false, "protocol": format!("file:{}", path.to_string_lossy())});
+        self.execute("dump-guest-memory", arguments, limit).map(drop)
     }
 
     /// Waits for the first event that `wanted` recognises.

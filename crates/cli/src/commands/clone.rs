@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use watari_keeper::record::Phase;
-use watari_node::api::{CloneNetwork, CloneRequest, Ready};
+use watari_node::api::{CloneNetwork, CloneRequest, Cloned};
 
 use super::Context;
 use crate::args::machine_name;
@@ -22,6 +22,9 @@ pub(crate) struct Clone {
     /// Run it at once
     #[arg(long)]
     start: bool,
+    /// Hold it where the snapshot was taken, with a socket for gdb; gdb or `resume` runs it
+    #[arg(long, conflicts_with = "start")]
+    gdb: bool,
 }
 
 #[derive(ValueEnum, Clone, Copy)]
@@ -44,15 +47,26 @@ impl Clone {
             Network::Fresh => CloneNetwork::Fresh,
             Network::Same => CloneNetwork::Same,
         };
-        let request =
-            CloneRequest { rev: self.rev.clone(), name: new.to_string(), network, start: self.start };
-        let ready: Ready = client.post_with(&format!("machines/{origin}/clone"), &request)?;
-        context.out.result(&ready, |ready| {
+        let request = CloneRequest {
+            rev: self.rev.clone(),
+            name: new.to_string(),
+            network,
+            start: self.start,
+            gdb: self.gdb,
+        };
+        let cloned: Cloned = client.post_with(&format!("machines/{origin}/clone"), &request)?;
+        context.out.result(&cloned, |Cloned { ready, gdb }| {
             let took = milliseconds(ready.ready_ms);
-            if ready.machine.state == Phase::Suspended {
-                format!("{new} is a clone of {}, made in {took}; `watari start {new}` runs it", self.rev)
-            } else {
-                format!("{new} is a clone of {} and runs after {took}", self.rev)
+            match gdb {
+                Some(socket) => format!(
+                    "{new} is a clone of {}, held after {took}; attach with: gdb -ex 'target remote {}'",
+                    self.rev,
+                    socket.display()
+                ),
+                None if ready.machine.state == Phase::Suspended => {
+                    format!("{new} is a clone of {}, made in {took}; `watari start {new}` runs it", self.rev)
+                }
+                None => format!("{new} is a clone of {} and runs after {took}", self.rev),
             }
         })
     }

@@ -4,6 +4,7 @@ mod checkpoint;
 mod clone;
 mod completions;
 mod console;
+mod core;
 mod create;
 mod diff;
 mod disk;
@@ -65,6 +66,7 @@ pub(crate) enum Command {
     Console(console::Console),
     Screenshot(screenshot::Screenshot),
     Disk(disk::Disk),
+    Core(core::Core),
     Network(network::Network),
     Export(export::Export),
     Import(import::Import),
@@ -119,6 +121,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Console(command) => command.run(&context),
         Command::Screenshot(command) => command.run(&context),
         Command::Disk(command) => command.run(&context),
+        Command::Core(command) => command.run(&context),
         Command::Network(command) => command.run(&context),
         Command::Export(command) => command.run(&context),
         Command::Import(command) => command.run(&context),

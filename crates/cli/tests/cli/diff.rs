@@ -64,7 +64,7 @@ fn disk(file_system: &[u8], number: u8) -> Vec<u8> {
 }
 
 /// Puts a snapshot of a disk and of a page of memory into a machine's history.
-fn publish(
+pub(crate) fn publish(
     store: &Store,
     machine: MachineId,
     generation: u64,

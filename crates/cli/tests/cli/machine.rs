@@ -25,6 +25,7 @@ fn a_machine_that_is_not_there_is_unknown_to_every_command() {
         "console zzz",
         "screenshot zzz /dev/null",
         "disk serve zzz",
+        "core zzz f",
         "network zzz unplug",
         "rm zzz",
         "verify zzz",

@@ -6,6 +6,7 @@
 
 pub mod chance;
 pub mod programs;
+pub mod small;
 
 use std::fs;
 use std::path::{Path, PathBuf};

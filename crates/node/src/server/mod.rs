@@ -1,6 +1,7 @@
 //! The API over HTTP: on a unix socket for the command line, and on 127.0.0.1, behind a token, for the web page.
 
 mod answer;
+mod core;
 mod exports;
 mod routes;
 mod web;
@@ -62,6 +63,7 @@ pub fn serve(options: Options, ready: impl FnOnce(&NodeInfo)) -> Result<()> {
     let port = options.port;
     let node = Arc::new(Node::open(home, options)?);
     node.remove_old_exports()?;
+    node.remove_old_ephemerals()?;
     node.sweep_heads();
     node.keep_house()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use watari_types::MachineName;
 
 use super::answer::{Answer, blocking, body, look, operate};
-use super::{App, exports};
+use super::{App, core, exports};
 use crate::Error;
 use crate::api::*;
 
@@ -53,6 +53,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .routes(routes!(snapshot))
         .routes(routes!(forget))
         .routes(routes!(diff))
+        .routes(routes!(core::core))
         .routes(routes!(verify))
         .routes(routes!(gc))
         .routes(routes!(push))
@@ -198,11 +199,11 @@ async fn checkpoint(
 /// Rolls a machine back to a snapshot of its history and runs it. Answers with progress where asked to.
 #[utoipa::path(post, path = "/machines/{name}/restore", tag = "machines", params(("name" = String, Path)),
     request_body = RestoreRequest,
-    responses((status = 200, body = Ready), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = Restored), (status = "default", body = ErrorBody)))]
 async fn restore(State(app): Shared, headers: HeaderMap, Path(text): Path<String>, bytes: Bytes) -> Answer {
     let (arrived, name, request) = (Instant::now(), name(&text)?, body::<RestoreRequest>(&bytes)?);
     operate(&app.node, &headers, Some(name.clone()), move |node, progress| {
-        node.restore(&name, &request.rev, arrived, progress)
+        node.restore(&name, &request, arrived, progress)
     })
     .await
 }
@@ -210,7 +211,7 @@ async fn restore(State(app): Shared, headers: HeaderMap, Path(text): Path<String
 /// Makes a new machine of a snapshot of this one. Answers with progress where asked to.
 #[utoipa::path(post, path = "/machines/{name}/clone", tag = "machines", params(("name" = String, Path)),
     request_body = CloneRequest,
-    responses((status = 200, body = Ready), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = Cloned), (status = "default", body = ErrorBody)))]
 async fn clone_machine(
     State(app): Shared,
     headers: HeaderMap,

@@ -164,6 +164,7 @@ impl Instance {
             identity: variant.identity,
             vmgenid: variant.vmgenid,
             incoming: variant.incoming,
+            gdb: false,
         };
         let process = Process(launch.command(&qemu().binary).unwrap().spawn().unwrap());
         let monitor = Monitor::connect(&run_dir.join(QMP_SOCKET), soon())
