@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use watari_types::{ErrorReport, MachineId, PAGE_SIZE, PageHash, SnapshotId, levels_for, names_in};
+use watari_types::{ErrorReport, MachineId, PAGE_SIZE, Page, PageHash, SnapshotId, levels_for, names_in};
 
 use crate::error::{At, Error};
 use crate::manifest::{Manifest, Run};
@@ -264,12 +264,18 @@ impl<'a> FrameCheck<'a> {
     ) -> Result<(), Error> {
         let content = decoder.decode_checked(pack, number)?;
         let frame = &pack.frames()[number as usize];
-        let mut page = [0; PAGE_SIZE];
-        for (slot, name) in (0..).zip(names_of(frame, names)) {
-            if let Some(base) = content.copy(slot, &mut page) {
-                self.store.complete(&mut page, &base, pack, number)?;
-            }
-            if PageHash::of(&page) != *name {
+        let (pages, _) = content.pages.as_chunks();
+        let mut completed: Page;
+        for (slot, (page, name)) in pages.iter().zip(names_of(frame, names)).enumerate() {
+            let page = match content.bases.get(slot) {
+                None => page,
+                Some(base) => {
+                    completed = *page;
+                    self.store.complete(&mut completed, &PageHash(*base), pack, number)?;
+                    &completed
+                }
+            };
+            if PageHash::of(page) != *name {
                 return Err(broken(pack, frame, "holds other pages than the index says"));
             }
         }
