@@ -60,7 +60,8 @@ impl Archive {
         };
         let members = Members::read(&file)?;
         let is_ours = members.places.keys().any(|name| name == FORMAT || name == KEY);
-        if !is_ours && !(members.places.is_empty() && is_blank(&file)?) {
+        let is_new = members.places.is_empty() && is_blank(&file)?;
+        if !is_ours && !is_new {
             return Err(io::Error::other("it is there already, and not an export"));
         }
         Ok(Archive { file, folder, members: Mutex::new(members) })

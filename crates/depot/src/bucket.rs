@@ -55,7 +55,7 @@ impl Bucket {
             name.to_ascii_lowercase().starts_with("aws_endpoint") && value.starts_with("http://")
         };
         builder = builder.with_allow_http(settings.iter().any(unsafe_endpoint));
-        let settings = |source| Error::Settings { place: place.to_owned(), source };
+        let settings = |source| Error::Settings { place: place.to_owned(), source: Box::new(source) };
         // Without a key the client would look for one on the network.
         if builder.get_config_value(&AmazonS3ConfigKey::AccessKeyId).is_none() {
             return Err(settings(Failure::Generic { store: "S3", source: "no access key is set".into() }));

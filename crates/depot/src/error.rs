@@ -33,7 +33,7 @@ pub enum Error {
         /// Where.
         place: String,
         /// Why.
-        source: age::EncryptError,
+        source: Box<age::EncryptError>,
     },
     /// What opens the depot cannot be read.
     #[error("the key of {place} cannot be read")]
@@ -41,7 +41,7 @@ pub enum Error {
         /// Where.
         place: String,
         /// Why.
-        source: age::DecryptError,
+        source: Box<age::DecryptError>,
     },
     /// The settings do not make sense to the service's client.
     #[error("{place} cannot be reached with these settings")]
@@ -49,7 +49,7 @@ pub enum Error {
         /// Where.
         place: String,
         /// Why.
-        source: object_store::Error,
+        source: Box<object_store::Error>,
     },
     /// Reading or writing failed.
     #[error("cannot {doing} {place}")]

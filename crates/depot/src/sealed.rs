@@ -63,7 +63,7 @@ impl Secret {
 
     /// Encrypts a depot's key.
     fn seal(&self, place: &str, key: &SecretString) -> Result<Vec<u8>, Error> {
-        let failed = |source| Error::Seal { place: place.to_owned(), source };
+        let failed = |source| Error::Seal { place: place.to_owned(), source: Box::new(source) };
         let recipients: Vec<Box<dyn Recipient>> = match self {
             Secret::Passphrase(words) => vec![Box::new(scrypt::Recipient::new(words.clone()))],
             Secret::Identities(text) => {
@@ -86,7 +86,7 @@ impl Secret {
             DecryptError::NoMatchingKeys
             | DecryptError::KeyDecryptionFailed
             | DecryptError::DecryptionFailed => Error::WrongSecret(place.to_owned()),
-            source => Error::Key { place: place.to_owned(), source },
+            source => Error::Key { place: place.to_owned(), source: Box::new(source) },
         };
         let decryptor = Decryptor::new(sealed).map_err(failed)?;
         let identities: Vec<Box<dyn Identity>> = match self {

@@ -65,7 +65,7 @@ impl Node {
             Some(rev) => one_of(&shelves, rev)?,
             None => all_of(&shelves, &address, name.as_ref())?,
         };
-        let name = self.name_for(&shelved, name)?;
+        let name = self.name_for(shelved, name)?;
         let _busy = self.blocking_lock(&name);
         let is_new = self.name_of(shelved.machine)?.is_none();
         if is_new {

@@ -74,7 +74,7 @@ fn nothing_in_it_can_be_read_or_told_apart_by_name() {
 }
 
 #[test]
-fn a_flipped_bit_is_noticed_and_no_other_file_takes_its_place() {
+fn a_flipped_bit_anywhere_is_noticed() {
     let (history, folder) = (History::new(), tempfile::tempdir().unwrap());
     let path = folder.path().join("depot");
     let secret = Secret::identities(IDENTITY.to_owned());
