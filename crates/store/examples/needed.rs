@@ -1,5 +1,6 @@
 //! What the snapshots that are kept need at least: every page that any of them holds, once, compressed as a pack's frames of
-//! whole pages are. Says so in JSON, with how many pages the newest of them holds.
+//! whole pages are. Says so in JSON, with how many pages the newest of them holds. Holds nothing up: if a collection removes
+//! meanwhile what it is at, it begins again.
 //!
 //! `cargo run --release -p watari-store --example needed STORE`
 
@@ -9,8 +10,9 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use parking_lot::Mutex;
-use watari_store::Store;
-use watari_types::{PAGE_SIZE, PageHash};
+use serde_json::{Value, json};
+use watari_store::{Error, Store};
+use watari_types::{PAGE_SIZE, PageHash, PageTable};
 
 const PAGES_IN_A_FRAME: usize = 64;
 const PAGES_AT_ONCE: usize = 256 * PAGES_IN_A_FRAME;
@@ -19,35 +21,40 @@ const ZSTD_LEVEL: i32 = 3;
 fn main() {
     let folder = std::env::args().nth(1).unwrap();
     let store = Store::open(Path::new(&folder)).unwrap();
-    // What is there now stays until it is read.
-    let _lease = store.lease().unwrap();
+    let needed = loop {
+        match needed(&store) {
+            Err(Error::MissingSnapshot { .. } | Error::MissingPage { .. }) => {}
+            found => break found.unwrap(),
+        }
+    };
+    println!("{needed}");
+}
+
+fn needed(store: &Store) -> Result<Value, Error> {
     let (mut seen, mut snapshots, mut newest, mut bytes) = (HashSet::new(), 0, 0, 0);
-    for machine in store.machines().unwrap() {
-        for (_, id) in store.refs(machine).list().unwrap() {
-            let tables = store.page_tables(id).unwrap();
+    for machine in store.machines()? {
+        for (_, id) in store.refs(machine).list()? {
+            let tables = store.page_tables(id)?;
             let names = tables.values().flat_map(|table| table.iter().map(|(_, name)| name));
-            let new: Vec<PageHash> =
-                names.filter(|name| !name.is_zero_page() && seen.insert(*name)).collect();
-            bytes += new.chunks(PAGES_AT_ONCE).map(|pages| compressed(&store, pages)).sum::<usize>();
-            newest = tables.values().map(|table| table.iter().count()).sum();
+            let new: Vec<PageHash> = names.filter(|name| seen.insert(*name)).collect();
+            for pages in new.chunks(PAGES_AT_ONCE) {
+                bytes += compressed(store, pages)?;
+            }
+            newest = tables.values().map(PageTable::len).sum();
             snapshots += 1;
         }
     }
-    let (pages, bytes) = (seen.len(), bytes);
-    println!(
-        "{}",
-        serde_json::json!({ "snapshots": snapshots, "pages": pages, "bytes": bytes, "pages_of_newest": newest })
-    );
+    Ok(json!({ "snapshots": snapshots, "pages": seen.len(), "bytes": bytes, "pages_of_newest": newest }))
 }
 
-fn compressed(store: &Store, pages: &[PageHash]) -> usize {
+fn compressed(store: &Store, pages: &[PageHash]) -> Result<usize, Error> {
     let content = Mutex::new(vec![0; pages.len() * PAGE_SIZE]);
     let put = |first: u32, pages: &[u8]| {
         content.lock()[first as usize * PAGE_SIZE..][..pages.len()].copy_from_slice(pages);
         Ok(())
     };
-    store.read_pages((0..).zip(pages.iter().copied()), 1, &put).unwrap();
+    store.read_pages((0..).zip(pages.iter().copied()), 1, &put)?;
     let content = content.into_inner();
     let frames = content.chunks(PAGES_IN_A_FRAME * PAGE_SIZE);
-    frames.map(|frame| zstd::bulk::compress(frame, ZSTD_LEVEL).unwrap().len()).sum()
+    Ok(frames.map(|frame| zstd::bulk::compress(frame, ZSTD_LEVEL).unwrap().len()).sum())
 }
