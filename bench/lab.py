@@ -13,7 +13,10 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-WATARI = ROOT / "target/release/watari"
+# A long run is better done with a copy, which nobody builds anew.
+WATARI = pathlib.Path(os.environ.get("WATARI", ROOT / "target/release/watari"))
+# On the disk that a home is on, not on tmpfs.
+PLACE = pathlib.Path(os.environ.get("WATARI_BENCH", ROOT / "target/bench"))
 
 
 def wait(what, answer, limit=180):
@@ -57,10 +60,9 @@ def pss_kib(pid):
 class Watari:
     """A home in a temporary folder, with its daemon."""
 
-    def __init__(self):
-        # On the disk that a home is on, not on tmpfs.
-        (ROOT / "target/bench").mkdir(parents=True, exist_ok=True)
-        self.home = pathlib.Path(tempfile.mkdtemp(prefix="h", dir=ROOT / "target/bench"))
+    def __init__(self, keep=False):
+        PLACE.mkdir(parents=True, exist_ok=True)
+        self.home, self.keep = pathlib.Path(tempfile.mkdtemp(prefix="h", dir=PLACE)), keep
 
     def __enter__(self):
         self("up")
@@ -68,7 +70,8 @@ class Watari:
 
     def __exit__(self, *_):
         subprocess.run([WATARI, "down", "--machines", "--json"], env=self.env(), capture_output=True)
-        shutil.rmtree(self.home, ignore_errors=True)
+        if not self.keep:
+            shutil.rmtree(self.home, ignore_errors=True)
 
     def env(self):
         return dict(os.environ, WATARI_HOME=str(self.home))
@@ -186,12 +189,12 @@ class Table:
               file=sys.stderr, flush=True)
 
     @classmethod
-    def run(cls, parts, chosen):
+    def run(cls, parts, chosen, *options):
         """Measures the chosen parts, or all, and prints them."""
         table = cls()
         for part in chosen or parts:
             print(f"{part}: {parts[part].__doc__}", file=sys.stderr)
-            parts[part](table)
+            parts[part](table, *options)
         cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
         version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
         print(f"{os.cpu_count()} × {cpu}, Linux {os.uname().release}, {version}\n")
