@@ -38,7 +38,7 @@ use crate::pack::{Pack, PackId};
 use crate::store::Store;
 
 use mark::{Mark, Reached};
-use plan::{Plan, Use};
+use plan::{GARBAGE, Plan, Use};
 
 /// How often it is looked whether the leases are over.
 const LOOK: Duration = Duration::from_millis(50);
@@ -100,7 +100,8 @@ impl Store {
         self.refresh()?;
         let mark = self.mark(how, &|pack| !pack.is_condemned)?;
         self.sync_refs()?;
-        self.judge(&mark, &mut done)?;
+        let saved = self.save(&mark, &mut done)?;
+        self.judge(&mark, &saved, &mut done)?;
         self.refresh()?;
         self.packs().save();
         Ok(done)
@@ -227,13 +228,37 @@ impl Store {
         Ok(true)
     }
 
-    /// Removes of what is condemned all that is not needed, and brings the rest back.
-    fn judge(&self, mark: &Mark<'_>, done: &mut Collected) -> Result<(), Error> {
+    /// Writes what is needed after all of condemned packs that are garbage otherwise; which packs these are. A snapshot that
+    /// was made meanwhile may have come upon a few pages of a large one. No lease counts on them any more, so they can go.
+    fn save(&self, mark: &Mark<'_>, done: &mut Collected) -> Result<BTreeSet<PackId>, Error> {
+        let is_wasteful = |reached: &&Reached| {
+            let pages = u64::from(reached.pack.pages);
+            reached.pack.is_condemned && pages - reached.len() > pages / GARBAGE
+        };
+        let needed: Vec<&Reached> = mark.packs.values().filter(is_wasteful).collect();
+        if needed.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        match self.merge(&needed, &self.lease()?) {
+            Err(e @ (Error::NoSpace { .. } | Error::Damaged { .. })) => {
+                done.left.push(ErrorReport::chain(&e));
+                Ok(BTreeSet::new())
+            }
+            written => {
+                done.written_bytes += written?;
+                done.packs_written += 1;
+                Ok(needed.iter().map(|reached| reached.pack.id).collect())
+            }
+        }
+    }
+
+    /// Removes of what is condemned all that is not needed or was saved, and brings the rest back.
+    fn judge(&self, mark: &Mark<'_>, saved: &BTreeSet<PackId>, done: &mut Collected) -> Result<(), Error> {
         let layout = self.layout();
         for path in files::list(&layout.condemned())? {
             match Condemned::parse(&path) {
                 None => continue,
-                Some(Condemned::Pack(id)) if self.is_needed(id, mark) => {
+                Some(Condemned::Pack(id)) if self.is_needed(id, mark) && !saved.contains(&id) => {
                     files::move_to(&path, &layout.pack(id))?;
                     continue;
                 }

@@ -9,7 +9,7 @@
 use crate::pack::PackId;
 
 /// Of all bytes, at most one in so many is garbage.
-const GARBAGE: u64 = 5;
+pub(super) const GARBAGE: u64 = 5;
 /// So many packs of a size are merged, and sizes are told apart by the same factor.
 const FAN_IN: usize = 8;
 /// Smaller packs are all of one size,

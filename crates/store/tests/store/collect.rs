@@ -1,6 +1,6 @@
 //! Garbage is removed and packs are merged, and everything that a ref reaches stays what it was.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -175,6 +175,33 @@ fn what_is_published_meanwhile_is_needed() {
     let (second, done) = collect_during(&store, || commit(&other, 2, Some(first), &changes));
     assert_eq!((done.packs_removed, done.snapshots_removed, done.is_held_back), (0, 0, false), "{done:?}");
     check(&store, second, &changes.into_iter().collect());
+}
+
+#[test]
+fn what_a_snapshot_made_meanwhile_needs_of_garbage_is_all_that_is_left_of_it() {
+    let (_folder, store) = store();
+    let kept = commit(&store, 1, None, &[(0, 1000)]);
+    commit(&store, 2, None, &(0..400).map(|page| (page, page + 1)).collect::<Vec<_>>());
+    let refs = store.refs(MACHINE);
+    refs.remove(Generation(2)).unwrap();
+    refs.set_head(Generation(1), kept, &store.lease().unwrap()).unwrap();
+    let made = Cell::new(None);
+    // What is needed is being looked for, and this is not known of.
+    let progress = |step: &str, _, _| {
+        if step == "looking for what is needed" && made.get().is_none() {
+            made.set(Some(commit(&store, 3, Some(kept), &[(1, 7), (2, 8)])));
+        }
+    };
+    let done =
+        store.collect(&Collecting { progress: &progress, ..collecting(Duration::from_secs(60)) }).unwrap();
+    assert!(done.packs_removed > 0 && done.packs_written > 0, "{done:?}");
+    assert!(condemned(&store).is_empty());
+    for store in [store.clone(), Store::open(store.folder()).unwrap()] {
+        check(&store, kept, &[(0, 1000)].into());
+        check(&store, made.get().unwrap(), &[(0, 1000), (1, 7), (2, 8)].into());
+        assert!(store.contains(&hash(7)) && !store.contains(&hash(100)));
+        assert_eq!(damage(&store), Vec::<String>::new());
+    }
 }
 
 #[test]
