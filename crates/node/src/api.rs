@@ -319,6 +319,9 @@ pub struct GcResult {
     pub packs_removed: u64,
     /// and packs that hold the rest of them now.
     pub packs_written: u64,
+    /// How long snapshots that were being made were waited for.
+    #[serde(default)]
+    pub waited_ms: u64,
     /// Whether snapshots that are being made may need some of what could be removed.
     pub is_held_back: bool,
     /// Why packs stay that were to be merged, a line each.

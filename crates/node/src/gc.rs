@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const ROUND: Duration = Duration::from_secs(60);
 /// Garbage is collected by itself at most so often,
 const REST: Duration = Duration::from_secs(300);
-/// and in at most this part of the time.
+/// and works for at most this part of the time.
 const SHARE: u32 = 20;
 /// So many new packs are merged though nothing expired.
 const NEW_PACKS: usize = 64;
@@ -88,6 +88,7 @@ impl Node {
             snapshots_removed: done.snapshots_removed,
             packs_removed: done.packs_removed,
             packs_written: done.packs_written,
+            waited_ms: done.waited_ms,
             is_held_back: done.is_held_back,
             left: left.into_iter().chain(done.left).collect(),
         })
@@ -181,7 +182,8 @@ fn round(node: &Node, next: &mut Instant, packs: &mut Option<usize>) -> Result<(
     }
     let begun = Instant::now();
     let done = node.gc(&GcRequest::default(), &|_| ());
-    *next = Instant::now() + REST.max(begun.elapsed() * SHARE);
+    let waited = done.as_ref().map_or(Duration::ZERO, |done| Duration::from_millis(done.waited_ms));
+    *next = Instant::now() + REST.max(begun.elapsed().saturating_sub(waited) * SHARE);
     *packs = Some(node.store.pack_count());
     tracing::info!(?done, "garbage was collected");
     done.map(drop)

@@ -45,9 +45,7 @@ impl Node {
         let (home, file) = self.machine(name)?;
         let cable = Cable::load(&home)?;
         let state = self.settle(name)?;
-        if let Some(base) = state.base {
-            self.ensure_trusted(base.id)?;
-        }
+        self.ensure_may_start(&state)?;
         let (start, own_memory) = match (state.phase, state.resume_from) {
             (Phase::Running | Phase::Paused, _) => return Err(wrong_state(name, state.phase)),
             (Phase::Suspended, Some(snapshot)) => (
@@ -70,6 +68,17 @@ impl Node {
             self.unplug(name)?;
         }
         self.ready(name, arrived)
+    }
+
+    /// Refuses a machine whose state is from a node that is not trusted. Where the snapshot cannot be read, a machine that
+    /// boots from its disks needs none of it; what came from elsewhere was checked when it came.
+    fn ensure_may_start(&self, state: &MachineState) -> Result<()> {
+        let Some(base) = state.base else { return Ok(()) };
+        match self.ensure_trusted(base.id) {
+            Err(error @ Error::Untrusted { .. }) => Err(error),
+            checked if state.resume_from.is_some() => checked,
+            _ => Ok(()),
+        }
     }
 
     /// Says that a machine runs.

@@ -241,6 +241,12 @@ impl Packs {
             .collect()
     }
 
+    /// The pack of that name, if it is known and can be opened.
+    pub(crate) fn get(&self, id: PackId) -> Option<Arc<Pack>> {
+        let known = self.index.read().packs().iter().find(|known| known.id == id).cloned()?;
+        self.with(&known, |pack| Ok(Arc::clone(pack))).ok().flatten()
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.index.read().packs().len()
     }

@@ -13,6 +13,7 @@ use watari_types::{ErrorReport, MachineId, PAGE_SIZE, Page, PageHash, SnapshotId
 use crate::error::{At, Error};
 use crate::manifest::{Manifest, Run};
 use crate::pack::{Decoder, Pack, PackId, broken, names_of};
+use crate::packs::MOST_MOVES;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -65,7 +66,8 @@ impl Store {
         machine: Option<MachineId>,
         progress: &(dyn Fn(VerifyProgress) + Sync),
     ) -> Result<VerifyReport, Error> {
-        self.refresh()?;
+        // So that nothing it finds named goes away before it gets there; it may be put aside.
+        let _lease = self.lease()?;
         let mut walk = Walk {
             store: self,
             seen: HashSet::new(),
@@ -78,7 +80,8 @@ impl Store {
         }
         let Walk { seen, mut frames, mut damaged, .. } = walk;
         if machine.is_none() {
-            frames.extend(self.packs().all().iter().flat_map(frames_of));
+            let packs = self.packs().all();
+            frames.extend(packs.iter().filter(|pack| !pack.is_condemned).flat_map(frames_of));
         }
         let unreadable = self.packs().unreadable();
         damaged.extend(unreadable.iter().map(|error| Damage::new(&self.layout().packs(), error)));
@@ -254,6 +257,25 @@ impl<'a> FrameCheck<'a> {
         Ok(damaged.into_inner())
     }
 
+    /// Does something with a pack, and again if it has been moved meanwhile.
+    fn wherever<T>(
+        &self,
+        pack: &Arc<Pack>,
+        mut work: impl FnMut(&Arc<Pack>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut present = Arc::clone(pack);
+        for _ in 0..MOST_MOVES {
+            match work(&present) {
+                Err(e) if e.is_gone() => {
+                    self.store.refresh()?;
+                    present = self.store.packs().get(pack.id).unwrap_or(present);
+                }
+                done => return done,
+            }
+        }
+        work(&present)
+    }
+
     /// Checks that a frame is what was written, and holds the pages the index says.
     fn frame(
         &self,
@@ -294,10 +316,14 @@ impl<'a> FrameCheck<'a> {
         while let Some((pack, frame)) = self.frames.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             let (_, names) = match last.take().filter(|(id, _)| *id == pack.id) {
                 Some(known) => last.insert(known),
-                None => last.insert((pack.id, pack.names().map_err(|e| note(pack, e)).ok())),
+                None => {
+                    let names = self.wherever(pack, |pack| pack.names());
+                    last.insert((pack.id, names.map_err(|e| note(pack, e)).ok()))
+                }
             };
             if let Some(names) = names {
-                self.frame(&mut decoder, pack, *frame, names).unwrap_or_else(|e| note(pack, e));
+                self.wherever(pack, |pack| self.frame(&mut decoder, pack, *frame, names))
+                    .unwrap_or_else(|e| note(pack, e));
             }
             let pages = u64::from(pack.frames()[*frame as usize].pages);
             let pages_done = self.done.fetch_add(pages, Ordering::Relaxed) + pages;

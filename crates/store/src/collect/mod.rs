@@ -68,6 +68,8 @@ pub struct Collected {
     pub removed_bytes: u64,
     /// and bytes that were written.
     pub written_bytes: u64,
+    /// How long writers were waited for.
+    pub waited_ms: u64,
     /// Whether writers were waited for in vain, and some of it is left to the next time.
     pub is_held_back: bool,
     /// Why packs that were to be merged stay as they are.
@@ -90,11 +92,11 @@ impl Store {
         let _alone = Alone::new(self)?;
         let mut done = Collected::default();
         let candidates = self.candidates()?;
-        if !self.wait_for_leases(how)? {
+        if !self.wait_for_leases(how, &mut done)? {
             return Ok(Collected { is_held_back: true, ..done });
         }
         self.put_aside(&candidates, how, &mut done)?;
-        if !self.wait_for_leases(how)? {
+        if !self.wait_for_leases(how, &mut done)? {
             return Ok(Collected { is_held_back: true, ..done });
         }
         self.refresh()?;
@@ -215,16 +217,18 @@ impl Store {
     }
 
     /// Whether all leases are over that there are now.
-    fn wait_for_leases(&self, how: &Collecting<'_>) -> Result<bool, Error> {
+    fn wait_for_leases(&self, how: &Collecting<'_>, done: &mut Collected) -> Result<bool, Error> {
         let mut leases = self.leases()?;
-        let (end, all) = (Instant::now() + how.patience, leases.len() as u64);
+        let (begun, all) = (Instant::now(), leases.len() as u64);
         while !leases.are_over() {
-            if Instant::now() >= end {
+            if begun.elapsed() >= how.patience {
+                done.waited_ms += begun.elapsed().as_millis() as u64;
                 return Ok(false);
             }
             (how.progress)("waiting for snapshots being made", all - leases.len() as u64, all);
             thread::sleep(LOOK);
         }
+        done.waited_ms += begun.elapsed().as_millis() as u64;
         Ok(true)
     }
 

@@ -234,6 +234,12 @@ fn garbage_is_collected_while_machines_are_captured_restored_and_removed() {
             }
             removed
         });
+        let verifier = scope.spawn(move || {
+            let store = Store::open(root).unwrap();
+            while !is_over.load(Ordering::Relaxed) {
+                assert_eq!(damage(&store), [""; 0]);
+            }
+        });
         let machines: Vec<_> = (0..3_u32)
             .map(|machine| {
                 let store = if machine == 0 { shared.clone() } else { Store::open(root).unwrap() };
@@ -261,6 +267,7 @@ fn garbage_is_collected_while_machines_are_captured_restored_and_removed() {
         let ends: Vec<_> = machines.into_iter().map(|machine| machine.join().unwrap()).collect();
         is_over.store(true, Ordering::Relaxed);
         assert!(collector.join().unwrap() > 0);
+        verifier.join().unwrap();
         collect(&shared);
         ends.iter().for_each(|(id, disk)| check(&shared, *id, disk));
     });
