@@ -67,7 +67,11 @@ impl Store {
         progress: &(dyn Fn(VerifyProgress) + Sync),
     ) -> Result<VerifyReport, Error> {
         // So that nothing it finds named goes away before it gets there; it may be put aside.
-        let _lease = self.lease()?;
+        let _lease = match self.lease() {
+            // Nor does anything where nobody can write.
+            Err(Error::ReadOnly { .. }) => self.refresh().map(|()| None)?,
+            lease => Some(lease?),
+        };
         let mut walk = Walk {
             store: self,
             seen: HashSet::new(),
