@@ -31,7 +31,7 @@ fn a_checkpoint_is_resumed_where_it_was_taken_and_the_machine_counts_on() {
     assert!(dead["reason"].as_str().unwrap().contains("signal 9"), "{dead}");
 
     let console = lab.listen("m");
-    let restored = lab.ok(&["restore", "m@good"]);
+    let restored = lab.ok(&["restore", "m@good", "--discard"]);
     assert!(restored["ready_ms"].as_f64().unwrap() > 0.0, "{restored}");
     let first = console.next_number("tick ");
     assert!((before..before + 15).contains(&first), "captured at {before}, goes on at {first}");

@@ -54,11 +54,13 @@ impl Outputs {
 
     /// A console that does not take the line is no reason to stop counting.
     fn print(&mut self, line: &str) {
+        // In one piece: others write to the same console.
+        let line = format!("{line}\n");
         if !Path::new(SHELL).exists() {
-            let _ = writeln!(self.serial, "{line}");
+            let _ = self.serial.write_all(line.as_bytes());
         }
         if let Some(screen) = &mut self.screen {
-            let _ = writeln!(screen, "{line}");
+            let _ = screen.write_all(line.as_bytes());
         }
     }
 }
