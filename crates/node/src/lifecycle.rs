@@ -70,8 +70,8 @@ impl Node {
         self.ready(name, arrived)
     }
 
-    /// Refuses a machine whose state is from a node that is not trusted. Where the snapshot cannot be read, a machine that
-    /// boots from its disks needs none of it; what came from elsewhere was checked when it came.
+    /// Refuses a machine whose state is from a node that is not trusted. Where the snapshot cannot be read nobody knows
+    /// whose it is; but then a machine that boots gets nothing of it, only what its disks have already.
     fn ensure_may_start(&self, state: &MachineState) -> Result<()> {
         let Some(base) = state.base else { return Ok(()) };
         match self.ensure_trusted(base.id) {

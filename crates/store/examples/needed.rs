@@ -18,16 +18,22 @@ const PAGES_IN_A_FRAME: usize = 64;
 const PAGES_AT_ONCE: usize = 256 * PAGES_IN_A_FRAME;
 const ZSTD_LEVEL: i32 = 3;
 
-fn main() {
-    let folder = std::env::args().nth(1).unwrap();
-    let store = Store::open(Path::new(&folder)).unwrap();
-    let needed = loop {
-        match needed(&store) {
-            Err(Error::MissingSnapshot { .. } | Error::MissingPage { .. }) => {}
-            found => break found.unwrap(),
+/// What a collection removes meanwhile is not missing the next time.
+const TRIES: usize = 10;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = std::env::args().nth(1).ok_or("usage: needed STORE")?;
+    let store = Store::open_fixed(Path::new(&folder))?;
+    let is_moved = |e: &Error| matches!(e, Error::MissingSnapshot { .. } | Error::MissingPage { .. });
+    let mut found = needed(&store);
+    for _ in 1..TRIES {
+        match &found {
+            Err(e) if is_moved(e) => found = needed(&store),
+            _ => break,
         }
-    };
-    println!("{needed}");
+    }
+    println!("{}", found?);
+    Ok(())
 }
 
 fn needed(store: &Store) -> Result<Value, Error> {
