@@ -205,6 +205,54 @@ fn what_is_damaged_is_refused_and_named_and_the_machine_runs_on() {
     lab.ok(&["restore", "m@1"]);
 }
 
+/// What `verify` prints, damage or not.
+fn verify(lab: &Lab, more: &[&str]) -> Value {
+    let report = lab.watari(&[&["verify", "--json"], more].concat()).output().unwrap();
+    serde_json::from_slice(&report.stdout).unwrap()
+}
+
+#[test]
+fn what_is_damaged_comes_back_from_a_depot_and_runs() {
+    let lab = Lab::new();
+    lab.start_demo("m", "128M", "16M", STAMPS, "STAMP pass=1");
+    for _ in 0..3 {
+        lab.ok(&["checkpoint", "m"]);
+    }
+    let stick = tempfile::tempdir().unwrap();
+    let at = |name: &str| stick.path().join(name).to_string_lossy().into_owned();
+    fs::write(at("words"), "correct horse\n").unwrap();
+    let open = ["--passphrase-file", &at("words")];
+    lab.ok(&[&["push", "m@2", &at("depot.tar")], &open[..]].concat());
+
+    // Of the newest snapshot only what the depot's has, too, can come back.
+    let store = lab.home().join("store");
+    let second = lab.ok(&["show", "m@2"])["id"].as_str().unwrap().to_owned();
+    fs::remove_file(find(&store.join("snapshots"), |name| name.starts_with(&second))).unwrap();
+    let pack = find_largest(&store.join("packs"));
+    let good = fs::read(&pack).unwrap();
+    fs::write(&pack, flipped(&good, good.len() / 3)).unwrap();
+    let report = verify(&lab, &[]);
+    let affected: Vec<_> =
+        report["affected"].as_array().unwrap().iter().map(|one| &one["generation"]).collect();
+    assert_eq!(affected, [1, 2, 3], "{report}");
+    assert_eq!(report["affected"][1]["name"], "m");
+    assert!(report.get("repaired").is_none());
+
+    let repaired = verify(&lab, &[&["--repair", &at("depot.tar")], &open[..]].concat());
+    assert_eq!(repaired["repaired"]["snapshots"], 1, "{repaired}");
+    assert!(repaired["repaired"]["pages"].as_u64().unwrap() > 0, "{repaired}");
+    assert_eq!((&repaired["damaged"], &repaired["affected"]), (&Value::Array(vec![]), &Value::Array(vec![])));
+    whole(&lab);
+    for rev in ["m@3", "m@1", "m@2"] {
+        lab.ok(&["restore", rev, "--discard"]);
+        stamps_are_right(&lab, "m");
+    }
+    // What the pack held and nothing needs any more.
+    lab.ok(&["gc"]);
+    assert!(!pack.exists() && !store.join("condemned").join(pack.file_name().unwrap()).exists());
+    whole(&lab);
+}
+
 #[test]
 fn a_damaged_ref_is_named_and_takes_nothing_else_away() {
     let lab = Lab::new();
@@ -256,9 +304,10 @@ fn refused(lab: &Lab, rev: &str) {
     let qemu = lab.pid("m", "qemu_pid");
     let error = lab.fails(&["restore", rev]);
     assert_eq!(error["kind"], "damaged", "{error}");
-    let report = lab.watari(&["verify", "--json"]).output().unwrap();
-    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    let report = verify(lab, &[]);
     assert!(!report["damaged"].as_array().unwrap().is_empty(), "{report}");
+    let affected = report["affected"].as_array().unwrap();
+    assert!(affected.iter().any(|one| rev.ends_with(&one["generation"].to_string())), "{report}");
     assert_eq!(lab.pid("m", "qemu_pid"), qemu, "the running machine was touched");
     lab.listen("m").next_number("tick ");
 }

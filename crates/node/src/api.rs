@@ -434,12 +434,14 @@ pub struct Shown {
 }
 
 /// What to verify.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct VerifyRequest {
     /// One machine's history, or everything.
     #[schema(value_type = Option<String>)]
     pub machine: Option<MachineName>,
+    /// From where to take what is damaged.
+    pub repair_from: Option<DepotRequest>,
 }
 
 /// What a verification found.
@@ -449,8 +451,41 @@ pub struct VerifyResult {
     pub snapshots_checked: u64,
     /// Pages whose content was hashed again.
     pub pages_checked: u64,
-    /// Everything that is not as it was written.
+    /// Everything that is not as it was written; after a repair, what still is not.
     pub damaged: Vec<DamageInfo>,
+    /// The snapshots that cannot be restored for it; all others can.
+    pub affected: Vec<AffectedInfo>,
+    /// What was had back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<RepairedInfo>,
+}
+
+/// A snapshot that cannot be restored.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AffectedInfo {
+    /// The name of the machine, or its id, if it is there no more.
+    pub name: String,
+    /// Its number in the machine's history.
+    #[schema(value_type = u64)]
+    pub generation: Generation,
+    /// Its id, if that is known.
+    #[schema(value_type = Option<String>)]
+    pub id: Option<SnapshotId>,
+    /// What it lacks, or the first thing.
+    pub what: String,
+}
+
+/// What was taken from a depot in place of what was damaged.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RepairedInfo {
+    /// Refs of snapshots.
+    pub refs: u64,
+    /// Snapshots' manifests.
+    pub snapshots: u64,
+    /// Pages.
+    pub pages: u64,
+    /// Packs that are not in use any more.
+    pub packs: u64,
 }
 
 /// Something that is not as it was written.

@@ -160,7 +160,7 @@ impl Node {
     }
 }
 
-fn tell(progress: OnProgress, step: &str) {
+pub(crate) fn tell(progress: OnProgress, step: &str) {
     progress(Progress { step: step.to_owned(), done: 0, total: 0 });
 }
 
@@ -168,7 +168,7 @@ fn send_progress(progress: OnProgress, sent: SendProgress) {
     progress(Progress { step: "sending pages".to_owned(), done: sent.pages_done, total: sent.pages_total });
 }
 
-fn open(request: &DepotRequest, address: &Address, access: Access) -> Result<Store> {
+pub(crate) fn open(request: &DepotRequest, address: &Address, access: Access) -> Result<Store> {
     let secret = match (&request.passphrase, &request.identity) {
         (Some(_), Some(_)) => {
             return Err(Error::BadRequest("a depot is opened with a passphrase or an identity".to_owned()));

@@ -187,6 +187,11 @@ impl Layout {
         self.condemned().join(format!("{id}.snap"))
     }
 
+    /// Packs that were damaged and are not in use any more.
+    pub(crate) fn damaged(&self) -> PathBuf {
+        self.root.join("damaged")
+    }
+
     /// Who is writing.
     pub(crate) fn leases(&self) -> PathBuf {
         self.root.join("leases")

@@ -61,4 +61,4 @@ pub use regions::Regions;
 pub use snapshot::{Origin, PageCounts, Snapshot, SnapshotDraft};
 pub use store::Store;
 pub use transfer::{Parcel, SendProgress, Sent};
-pub use verify::{Damage, VerifyProgress, VerifyReport};
+pub use verify::{Affected, Damage, Repaired, VerifyProgress, VerifyReport};

@@ -216,7 +216,7 @@ impl Packs {
     }
 
     /// Until it can be opened, there is nothing in that pack.
-    fn set_aside(&self, id: PackId, is_condemned: bool, error: &Error) {
+    pub(crate) fn set_aside(&self, id: PackId, is_condemned: bool, error: &Error) {
         if self.unreadable.lock().insert(id, self.layout.pack_in(id, is_condemned)).is_none() {
             tracing::warn!("{error}");
         }
@@ -277,12 +277,15 @@ impl Packs {
         self.unreadable.lock().contains_key(&id)
     }
 
-    /// What is wrong with each pack that cannot be opened.
-    pub(crate) fn unreadable(&self) -> Vec<Error> {
+    /// Each pack that cannot be opened, and what is wrong with it.
+    pub(crate) fn unreadable(&self) -> Vec<(PathBuf, Error)> {
         let packs = self.unreadable.lock().clone();
         packs
             .into_iter()
-            .filter_map(|(id, path)| Pack::open(&self.layout, &path, id, false, &mut |_| ()).err())
+            .filter_map(|(id, path)| {
+                let error = Pack::open(&self.layout, &path, id, false, &mut |_| ()).err()?;
+                Some((path, error))
+            })
             .collect()
     }
 }

@@ -1,6 +1,7 @@
 //! What is left of a store when the power fails: at every single change it makes to its folder, with what was not synced
 //! kept, lost, torn, or some of it one and some the other. What is promised is in docs/FORMAT.md: every snapshot that a
-//! ref names is whole, none that was published is lost, and none that was removed comes back.
+//! ref names is whole, none that was published is lost, and none that was removed comes back. While damage is being
+//! repaired, what is left can be repaired.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,8 @@ pub(crate) enum Change {
     SyncFolder(PathBuf),
     /// Not a change: so many operations have returned.
     Returned(usize),
+    /// Not a change of the store's: until the operation returns, something is damaged.
+    Damaged,
 }
 
 thread_local! {
@@ -124,7 +127,7 @@ impl Medium {
                 let synced: Vec<Naming> = synced;
                 synced.iter().for_each(|op| op.apply(&mut self.durable_names));
             }
-            Change::Returned(_) => {}
+            Change::Returned(_) | Change::Damaged => {}
         }
     }
 
@@ -215,8 +218,9 @@ fn live(seed: u64, operations: usize, receives: bool) -> Life {
 fn operate(store: &Store, source: Option<&Store>, history: &mut History, number: u64, rng: &mut Rng) {
     let pick =
         |rng: &mut Rng, history: &History| history.keys().copied().nth(rng.usize(0..history.len().max(1)));
-    match rng.u32(0..10) {
-        0..=1 if number > 4 => {
+    match (rng.u32(0..10), source) {
+        (7..=8, Some(source)) if number > 4 => damage_and_repair(store, source, rng),
+        (0..=1, _) if number > 4 => {
             let how = Collecting {
                 also: &Vec::new,
                 patience: Duration::from_secs(60),
@@ -225,7 +229,7 @@ fn operate(store: &Store, source: Option<&Store>, history: &mut History, number:
             };
             assert!(!store.collect(&how).unwrap().is_held_back);
         }
-        2..=4 if history.len() > 3 => {
+        (2..=4, _) if history.len() > 3 => {
             let gone = pick(rng, history).filter(|gone| Some(gone) != history.keys().last());
             if let Some(gone) = gone {
                 store.refs(MACHINE).remove(Generation(gone)).unwrap();
@@ -250,9 +254,27 @@ fn operate(store: &Store, source: Option<&Store>, history: &mut History, number:
     }
 }
 
+/// Flips a bit of a pack or a manifest, which the medium has forgotten to tell, and takes what suffers from the other store.
+fn damage_and_repair(store: &Store, source: &Store, rng: &mut Rng) {
+    let files = ["packs", "snapshots"].map(|folder| fs::read_dir(store.folder().join(folder)).unwrap());
+    let mut files: Vec<PathBuf> = files.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let path = files.swap_remove(rng.usize(0..files.len()));
+    let mut content = fs::read(&path).unwrap();
+    let at = rng.usize(0..content.len());
+    content[at] ^= 1 << rng.u32(0..8);
+    fs::write(&path, &content).unwrap();
+    note(|| Change::Damaged);
+    note(|| Change::Write { path: path.clone(), offset: at as u64, bytes: vec![content[at]] });
+    note(|| Change::Sync(path));
+    // Who has the store open has not seen it.
+    let store = Store::open(store.folder()).unwrap();
+    assert_eq!(store.repair(None, source, &|_| ()).unwrap().0.damaged, []);
+}
+
 impl Life {
     /// Cuts the power after so many changes, and checks what is left.
-    fn cut(&self, medium: &Medium, returned: usize, fate: Fate, then_collect: bool) {
+    fn cut(&self, medium: &Medium, returned: usize, is_damaged: bool, fate: Fate, then_collect: bool) {
         let folder = tempfile::tempdir_in("/dev/shm").unwrap();
         let root = folder.path().join("store");
         drop(Store::open(&root).unwrap());
@@ -260,6 +282,10 @@ impl Life {
         fs::create_dir_all(refs.join("snapshots")).unwrap();
         medium.after_power_loss(fate, &root);
         let store = Store::open(&root).unwrap();
+        if is_damaged {
+            let source = Store::open(&self.folder.path().join("source")).unwrap();
+            assert_eq!(store.repair(None, &source, &|_| ()).unwrap().0.damaged, []);
+        }
         self.check(&store, returned);
         if then_collect {
             let how = Collecting {
@@ -308,10 +334,12 @@ fn cut_everywhere(seed: u64, operations: usize, receives: bool) -> usize {
     let life = live(seed, operations, receives);
     let root = life.folder.path().join("store");
     let mut medium = Medium::default();
-    let (mut returned, mut cuts) = (None, 0);
+    let (mut returned, mut is_damaged, mut cuts) = (None, false, 0);
     for (number, change) in life.changes.iter().enumerate() {
-        if let Change::Returned(count) = change {
-            returned = Some(*count);
+        match change {
+            Change::Returned(count) => (returned, is_damaged) = (Some(*count), false),
+            Change::Damaged => is_damaged = true,
+            _ => {}
         }
         if let Some(change) = relative(change, &root) {
             medium.apply(&change);
@@ -319,7 +347,7 @@ fn cut_everywhere(seed: u64, operations: usize, receives: bool) -> usize {
         // A store that is being made is made again.
         let Some(returned) = returned else { continue };
         for fate in [Fate::Kept, Fate::Lost, Fate::Some(seed << 20 | number as u64)] {
-            life.cut(&medium, returned, fate, number % 7 == 0);
+            life.cut(&medium, returned, is_damaged, fate, number % 7 == 0);
             cuts += 1;
         }
     }
@@ -339,6 +367,7 @@ fn relative(change: &Change, root: &Path) -> Option<Change> {
         Change::Remove(at) => Change::Remove(path(at)?),
         Change::SyncFolder(at) => Change::SyncFolder(path(at)?),
         Change::Returned(count) => Change::Returned(*count),
+        Change::Damaged => Change::Damaged,
     })
 }
 

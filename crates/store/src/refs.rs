@@ -167,6 +167,11 @@ impl Refs {
         }
     }
 
+    /// Says which snapshot is of that generation, in place of a ref that cannot be read.
+    pub(crate) fn mend(&self, generation: Generation, id: SnapshotId) -> Result<(), Error> {
+        self.write_line(&id.to_string())?.publish(&self.generation_path(generation))
+    }
+
     /// Takes a snapshot out of the machine's history; which one it was. It exists no more unless another ref names it.
     pub fn remove(&self, generation: Generation) -> Result<Option<SnapshotId>, Error> {
         let Some(id) = self.get(generation)? else { return Ok(None) };
@@ -256,19 +261,7 @@ impl Refs {
         Ok(())
     }
 
-    /// Every ref, each with what reading it gave.
-    pub(crate) fn read_all(&self) -> Result<Vec<Result<SnapshotId, Error>>, Error> {
-        let generations = self.generations()?.into_iter().map(|generation| self.generation_path(generation));
-        let tags = self.tag_names()?.into_iter().map(|tag| self.folder.join("tags").join(tag));
-        let mut ids: Vec<_> = generations
-            .chain(tags)
-            .filter_map(|path| read_id(self.store.layout(), &path).transpose())
-            .collect();
-        ids.extend(self.head().map(|head| head.map(|head| head.id)).transpose());
-        Ok(ids)
-    }
-
-    fn generations(&self) -> Result<Vec<Generation>, Error> {
+    pub(crate) fn generations(&self) -> Result<Vec<Generation>, Error> {
         let names = names_in(self.store.layout(), &self.folder.join("snapshots"))?;
         let mut generations: Vec<Generation> = names
             .iter()
@@ -279,7 +272,7 @@ impl Refs {
         Ok(generations)
     }
 
-    fn tag_names(&self) -> Result<Vec<String>, Error> {
+    pub(crate) fn tag_names(&self) -> Result<Vec<String>, Error> {
         Ok(names_in(self.store.layout(), &self.folder.join("tags"))?
             .into_iter()
             .filter(|name| RevTarget::is_tag(name))

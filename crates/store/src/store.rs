@@ -176,6 +176,7 @@ impl Store {
     /// Why the page cannot be found: a damaged pack that may hold it is the better explanation.
     pub(crate) fn missing(&self, page: &PageHash) -> Error {
         let unreadable = self.0.packs.unreadable().into_iter().next();
-        unreadable.unwrap_or_else(|| Error::MissingPage { page: *page, store: self.0.layout.root.clone() })
+        let missing = || Error::MissingPage { page: *page, store: self.0.layout.root.clone() };
+        unreadable.map_or_else(missing, |(_, error)| error)
     }
 }

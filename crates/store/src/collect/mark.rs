@@ -13,7 +13,7 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 
 /// Which pages of a pack are reached.
-pub(super) struct Reached {
+pub(crate) struct Reached {
     pub(super) pack: Arc<Pack>,
     bits: Vec<u64>,
 }
@@ -22,6 +22,17 @@ impl Reached {
     pub(super) fn nothing_of(pack: Arc<Pack>) -> Reached {
         let bits = vec![0; (pack.pages as usize).div_ceil(64)];
         Reached { pack, bits }
+    }
+
+    /// The whole pack but for the pages at some positions.
+    pub(crate) fn all_but(pack: Arc<Pack>, positions: impl Iterator<Item = u32>) -> Reached {
+        let pages = pack.pages;
+        let mut reached = Reached::nothing_of(pack);
+        (0..pages).for_each(|position| _ = reached.insert(position));
+        for position in positions {
+            reached.bits[position as usize / 64] &= !(1 << (position % 64));
+        }
+        reached
     }
 
     /// Whether the page at `position` was not reached before.

@@ -37,8 +37,10 @@ use crate::lease::Lease;
 use crate::pack::{Pack, PackId};
 use crate::store::Store;
 
-use mark::{Mark, Reached};
+use mark::Mark;
 use plan::{GARBAGE, Plan, Use};
+
+pub(crate) use mark::Reached;
 
 /// How often it is looked whether the leases are over.
 const LOOK: Duration = Duration::from_millis(50);
@@ -332,14 +334,14 @@ fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |found| found.len())
 }
 
-/// One at a time.
-struct Alone {
+/// One at a time removes what is not needed, or replaces it.
+pub(crate) struct Alone {
     /// Closing it gives the lock back.
     _lock: File,
 }
 
 impl Alone {
-    fn new(store: &Store) -> Result<Alone, Error> {
+    pub(crate) fn new(store: &Store) -> Result<Alone, Error> {
         let path = store.layout().collector();
         let file = File::options().create(true).truncate(false).write(true).open(&path).at("open", &path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -44,7 +44,7 @@ impl Store {
     }
 
     /// Writes what is needed of these packs into one; its length in bytes.
-    pub(super) fn merge(&self, packs: &[&Reached], lease: &Lease) -> Result<u64, Error> {
+    pub(crate) fn merge(&self, packs: &[&Reached], lease: &Lease) -> Result<u64, Error> {
         let mut writer = self.new_pack(lease)?;
         let mut decoder = Decoder::new().at("start decompressing", &self.layout().root)?;
         for reached in packs {

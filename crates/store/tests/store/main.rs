@@ -11,5 +11,6 @@ mod golden;
 mod history;
 mod index;
 mod model;
+mod repair;
 mod support;
 mod transfer;
