@@ -53,23 +53,26 @@ pub(crate) static FIRST_TWO: LazyLock<Files> = LazyLock::new(|| {
     let folder = folder();
     put_files(folder.path(), &SCENE.files);
     let store = Store::open(folder.path()).unwrap();
-    store.refs(MACHINE).remove(Generation(3)).unwrap();
-    store.refs(MACHINE).remove(Generation(4)).unwrap();
-    std::fs::remove_file(folder.path().join(format!("refs/{MACHINE}/head"))).unwrap();
+    for generation in 3..=5 {
+        store.refs(MACHINE).remove(Generation(generation)).unwrap();
+    }
+    fs::remove_file(folder.path().join(format!("refs/{MACHINE}/head"))).unwrap();
     collect(&store).unwrap();
     assert_eq!(super::damage(&store), [""; 0]);
     files_in(folder.path())
 });
 
-/// Four snapshots: one with its trees; two that are little more than changes of it; and from the first on another line,
-/// with its trees again.
+/// Five snapshots: one with its trees; two that are little more than changes of it; and from the first on another line of
+/// two, each with its trees again.
 fn make_history(store: &Store) -> Vec<SnapshotId> {
     let first: Vec<_> = (0..PAGES).map(|at| (at, at + 1)).chain([(4000, 1)]).collect();
     let first = commit(store, 1, None, &first);
     let second = commit(store, 2, Some(first), &[(3, 41), (200, 25)]);
     let third = commit(store, 3, Some(second), &[(4, 0)]);
-    let other: Vec<_> = (0..8).map(|at| (at + 100, at + 50)).chain([(3, 0)]).collect();
+    let other: Vec<_> = (0..8).map(|at| (at + 100, at + 50)).chain([(3, 0), (300, 59)]).collect();
     let other = commit(store, 4, Some(first), &other);
+    let last: Vec<_> = (0..8).map(|at| (at + 300, at + 60)).collect();
+    let last = commit(store, 5, Some(other), &last);
     let lease = store.lease().unwrap();
     store.refs(MACHINE).tag("good", second, &lease).unwrap();
     store.refs(CLONE).add(Generation(1), first, &lease).unwrap();
@@ -79,7 +82,7 @@ fn make_history(store: &Store) -> Vec<SnapshotId> {
     nearly[99] = 9;
     pack.put_changed(watari_types::PageHash::of(&nearly), &nearly, &super::support::hash(1)).unwrap();
     pack.finish().unwrap();
-    vec![first, second, third, other]
+    vec![first, second, third, other, last]
 }
 
 /// Removes what nothing needs.

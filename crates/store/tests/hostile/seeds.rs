@@ -111,6 +111,7 @@ fn manifests() -> Vec<Seed> {
         ("front-version-older", script(0, everywhere(|file| number(file, 2, 8, 2, 1)))),
         ("header-alone-flipped", script(SENT_BEFORE, everywhere(|file| edit(file, 3, Op::Flip, 0, 60)))),
         ("header-alone-digits", script(SENT_BEFORE, everywhere(|file| digits(file, 3, 7, 2)))),
+        ("header-alone-says-what-a-later-one-holds", roots_of_the_last_in_the_first()),
         ("file-signature-flipped", script(0, everywhere(|file| edit(file, 4, Op::Flip, 0, from_end(1))))),
         ("file-named-otherwise", script(0, everywhere(|file| edit(file, 5, Op::Flip, 1, 0)))),
         (
@@ -121,15 +122,27 @@ fn manifests() -> Vec<Seed> {
     ]
 }
 
+/// The how manieth of all manifests is that one of the line, and its JSON.
+fn manifest(of_line: usize) -> (u8, String) {
+    let name = &SCENE.line[of_line];
+    let manifests = SCENE.files.keys().filter(|name| name.starts_with("snapshots/"));
+    let json = String::from_utf8_lossy(&SCENE.files[name][48..]).into_owned();
+    (manifests.take_while(|manifest| *manifest < name).count() as u8, json)
+}
+
+/// Where the first snapshot's header alone has the roots of the last one, much of the fourth seems to be wherever the first
+/// is, and is not.
+fn roots_of_the_last_in_the_first() -> Script {
+    let root = |json: &str| json.find(r#""roots":{"disk/0":""#).unwrap() + r#""roots":{"disk/0":""#.len();
+    let ((first, json), (_, last)) = (manifest(0), manifest(4));
+    let name = &last[root(&last)..][..64];
+    script(SENT_BEFORE, [write(first, 3, Op::Overwrite, root(&json) as u32, name.as_bytes())])
+}
+
 /// The one change of the third snapshot, a page of zeros, becomes almost as many as there can be.
 fn zeros_of_16_tib() -> Script {
-    let name = &SCENE.line[2];
-    let manifests = SCENE.files.keys().filter(|name| name.starts_with("snapshots/"));
-    let third = manifests.take_while(|manifest| *manifest < name).count() as u8;
-    let text = String::from_utf8_lossy(&SCENE.files[name]);
-    let before = text.find(r#""disk/0","bytes":"#).unwrap();
-    // The JSON's first 48 bytes are no text of its own.
-    let json = &text[text.find(r#"{"config"#).unwrap()..before + 8];
+    let (third, json) = manifest(2);
+    let json = &json[..json.find(r#""disk/0","bytes":"#).unwrap() + 8];
     let disk = json.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty()).count() as u32;
     let pages = u64::from(u32::MAX) - 1;
     script(
