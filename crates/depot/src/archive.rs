@@ -26,6 +26,8 @@ const FORMAT: &str = "format";
 const LONG_NAME: &str = "././@LongLink";
 /// Longer names are nobody's.
 const MOST_NAME: u64 = 4096;
+/// Of a header's magic, `ustar`, the last letter. Both this and the first of the name are there once it is written.
+const LAST_OF_MAGIC: usize = 261;
 
 /// One file with the files of a store in it. Who writes to it is alone with it.
 pub(crate) struct Archive {
@@ -113,7 +115,11 @@ fn is_blank(file: &File) -> io::Result<bool> {
     Ok(block.iter().all(|byte| *byte == 0))
 }
 
-/// The header there, and the length of what follows it; none at the end of the archive, and where nothing sound is.
+/// The header there, and the length of what follows it; none at the end of the archive, and where a header was being written.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] if it was written and is another now: what follows would seem not to be there, and be
+/// written over.
 fn header_at(file: &File, at: u64) -> io::Result<Option<(Header, u64)>> {
     let mut block = [0; BLOCK as usize];
     match file.read_exact_at(&mut block, at) {
@@ -124,6 +130,10 @@ fn header_at(file: &File, at: u64) -> io::Result<Option<(Header, u64)>> {
     let mut summed = header.clone();
     summed.set_cksum();
     let is_sound = header.cksum().is_ok_and(|sum| summed.cksum().is_ok_and(|right| right == sum));
+    if !is_sound && at > 0 && block[0] != 0 && block[LAST_OF_MAGIC] != 0 {
+        let what = format!("the header at byte {at} is not the one that was written");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
     Ok(is_sound.then(|| header.size().ok()).flatten().map(|bytes| (header, bytes)))
 }
 

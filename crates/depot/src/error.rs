@@ -96,6 +96,9 @@ impl Error {
             Error::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 (ErrorKind::Io, "see whether the key may read, write and list there")
             }
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
+                (ErrorKind::Damaged, "another copy of it may be whole")
+            }
             Error::Io { .. } => (ErrorKind::Io, "what has arrived stays; the next try goes on from there"),
         };
         ErrorReport::new(kind, ErrorReport::chain(self), hint)

@@ -91,7 +91,9 @@ impl Store {
         for snapshot in self.line(id) {
             let snapshot = snapshot.map_err(|error| damage.take().unwrap_or(error))?;
             if self.has_trees(&snapshot) {
-                match self.read_trees(&snapshot) {
+                // What its header says its trees are counts only if all of it is what it is named after.
+                let checked = self.manifest(snapshot.id).map(|manifest| manifest.snapshot());
+                match checked.and_then(|snapshot| self.read_trees(&snapshot)) {
                     Ok(trees) => {
                         let trees_of = Some(snapshot.id);
                         found = Regions { tables: trees.clone(), trees, trees_of, ..found };

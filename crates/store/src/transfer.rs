@@ -197,6 +197,7 @@ impl Store {
     fn receive(&self, manifest: &Manifest, lease: &Lease) -> Result<u64, Error> {
         let snapshot = manifest.snapshot();
         manifest.signer()?;
+        manifest.device_state()?;
         self.refresh()?;
         if let Some(page) = manifest.pages()?.into_iter().find(|page| !self.keeps(page, lease)) {
             return Err(self.missing(&page));

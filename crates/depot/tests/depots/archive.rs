@@ -74,6 +74,32 @@ fn a_member_without_its_header_is_none() {
     assert_eq!(history.compare(&open(&path, None, Access::Read).unwrap()), 2);
 }
 
+/// What is behind it would seem not to be there, and the next member would be written over it.
+#[test]
+fn a_flipped_bit_in_a_header_is_found_and_nothing_is_written() {
+    let (history, folder) = (History::new(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("web.tar");
+    archive(&history, &path);
+    let whole = fs::read(&path).unwrap();
+    let is_header = |at: &usize| whole[at + 257..].starts_with(b"ustar");
+    let headers: Vec<usize> = (512..whole.len() - 1024).step_by(512).filter(is_header).collect();
+    assert!(headers.len() > 8);
+    let mut random = Rng::with_seed(2);
+    for header in headers {
+        // What is behind the checksum's digits is no part of them.
+        for at in [header, header + random.usize(1..154), header + random.usize(156..512)] {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << random.u8(0..8);
+            fs::write(&path, &flipped).unwrap();
+            for access in [Access::Read, Access::Write] {
+                let refused = open(&path, None, access).err().unwrap().report();
+                assert!(refused.message.contains(&format!("the header at byte {header}")), "{refused:?}");
+            }
+            assert!(fs::read(&path).unwrap() == flipped);
+        }
+    }
+}
+
 #[test]
 fn another_file_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();

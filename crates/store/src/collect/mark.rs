@@ -28,19 +28,15 @@ impl Reached {
     pub(crate) fn all_but(pack: Arc<Pack>, positions: impl Iterator<Item = u32>) -> Reached {
         let pages = pack.pages;
         let mut reached = Reached::nothing_of(pack);
-        (0..pages).for_each(|position| _ = reached.insert(position));
+        (0..pages).for_each(|position| reached.insert(position));
         for position in positions {
             reached.bits[position as usize / 64] &= !(1 << (position % 64));
         }
         reached
     }
 
-    /// Whether the page at `position` was not reached before.
-    fn insert(&mut self, position: u32) -> bool {
-        let (word, bit) = (&mut self.bits[position as usize / 64], 1 << (position % 64));
-        let is_new = *word & bit == 0;
-        *word |= bit;
-        is_new
+    fn insert(&mut self, position: u32) {
+        self.bits[position as usize / 64] |= 1 << (position % 64);
     }
 
     pub(super) fn contains(&self, position: u32) -> bool {
@@ -60,6 +56,9 @@ pub(super) struct Mark<'a> {
     pub(super) snapshots: HashSet<SnapshotId>,
     /// Packs with pages that are.
     pub(super) packs: BTreeMap<PackId, Reached>,
+    /// Nodes below which everything is reached, each with how many levels above the pages it is. A page of the same content
+    /// may be there as well, and leads nowhere.
+    nodes: HashSet<(PageHash, u32)>,
 }
 
 impl<'a> Mark<'a> {
@@ -74,7 +73,8 @@ impl<'a> Mark<'a> {
         stays: &dyn Fn(&Pack) -> bool,
         progress: &dyn Fn(u64, u64),
     ) -> Result<Mark<'a>, Error> {
-        let mut mark = Mark { store, snapshots: HashSet::new(), packs: BTreeMap::new() };
+        let (snapshots, packs, nodes) = (HashSet::new(), BTreeMap::new(), HashSet::new());
+        let mut mark = Mark { store, snapshots, packs, nodes };
         for (number, id) in (1..).zip(kept) {
             mark.snapshot(*id)?;
             progress(number, kept.len() as u64);
@@ -111,12 +111,15 @@ impl<'a> Mark<'a> {
     }
 
     fn tree(&mut self, name: PageHash, level: u32) -> Result<(), Error> {
-        if !self.page(&name)? || level == 0 {
+        self.page(&name)?;
+        if level == 0 || name.is_zero_page() || self.nodes.contains(&(name, level)) {
             return Ok(());
         }
         let mut node = [0; PAGE_SIZE];
         self.store.read_page(&name, &mut node)?;
-        names_in(&node).try_for_each(|below| self.tree(below, level - 1))
+        names_in(&node).try_for_each(|below| self.tree(below, level - 1))?;
+        self.nodes.insert((name, level));
+        Ok(())
     }
 
     fn list(&mut self, id: SnapshotId) -> Result<(), Error> {
@@ -124,16 +127,16 @@ impl<'a> Mark<'a> {
         for (_, runs) in manifest.deltas()? {
             for run in runs {
                 let Run::Data { hashes, .. } = run else { continue };
-                hashes.iter().try_for_each(|hash| self.page(&PageHash(*hash)).map(drop))?;
+                hashes.iter().try_for_each(|hash| self.page(&PageHash(*hash)))?;
             }
         }
         Ok(())
     }
 
-    /// Whether the page was not reached before.
-    fn page(&mut self, name: &PageHash) -> Result<bool, Error> {
+    /// Reaches a page.
+    fn page(&mut self, name: &PageHash) -> Result<(), Error> {
         if name.is_zero_page() {
-            return Ok(false);
+            return Ok(());
         }
         let mut place = self.store.find(name);
         if place.is_none() {
@@ -141,13 +144,14 @@ impl<'a> Mark<'a> {
             self.store.refresh()?;
             place = self.store.find(name);
         }
-        Ok(self.place(place.ok_or_else(|| self.store.missing(name))?))
+        self.place(place.ok_or_else(|| self.store.missing(name))?);
+        Ok(())
     }
 
-    fn place(&mut self, place: Place) -> bool {
+    fn place(&mut self, place: Place) {
         let position = place.position();
         let reached = self.packs.entry(place.pack.id).or_insert_with(|| Reached::nothing_of(place.pack));
-        reached.insert(position)
+        reached.insert(position);
     }
 
     /// What pages are changes of, in every pack that is not dead or `stays` anyway: also of pages that nothing needs now,
@@ -173,9 +177,7 @@ impl<'a> Mark<'a> {
             for (position, base) in (frame.first_page..).zip(decoder.bases(pack, number)?) {
                 let is_needed = self.packs.get(&pack.id).is_some_and(|reached| reached.contains(position));
                 match self.store.find_whole(&PageHash(*base))? {
-                    Some(place) => {
-                        self.place(place);
-                    }
+                    Some(place) => self.place(place),
                     None if is_needed => return Err(self.store.missing(&PageHash(*base))),
                     None => tracing::warn!(
                         "{}: a page that nothing needs is a change of none",

@@ -1,9 +1,10 @@
 //! Manifests read back.
 
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use watari_types::{NodeId, RegionName, SnapshotId};
-use zstd::bulk;
+use zstd::stream::read::Decoder;
 
 use super::header::{Header, PREFIX_BYTES, SIGNATURE_BYTES, header_bytes, signed_message};
 use super::runs::{self, Run};
@@ -11,6 +12,9 @@ use crate::error::Error;
 use crate::key::NodeKey;
 use crate::layout::Layout;
 use crate::snapshot::Snapshot;
+
+/// 8 MiB, which every reader of Zstandard should have (RFC 8878, 3.1.1.1.2). What the store writes needs a fourth of it.
+const MOST_WINDOW_LOG: u32 = 23;
 
 /// A manifest whose bytes are those its id stands for.
 pub(crate) struct Manifest {
@@ -101,10 +105,19 @@ impl Manifest {
         let Some(size) = self.header.device_state else { return Ok(None) };
         let end = self.bytes.len() - SIGNATURE_BYTES as usize;
         let stored = &self.bytes[end - size.stored_bytes as usize..end];
-        match bulk::decompress(stored, size.bytes as usize) {
+        match decompress(stored, size.bytes) {
             Ok(state) if state.len() as u64 == size.bytes => Ok(Some(state)),
             Ok(_) => Err(Error::damaged(&self.path, "its device state has the wrong length")),
             Err(e) => Err(Error::damaged(&self.path, format!("its device state does not decompress: {e}"))),
         }
     }
+}
+
+/// Decompresses as many bytes, or one more if there are more. Takes memory as they come, however many are announced.
+fn decompress(stored: &[u8], bytes: u64) -> io::Result<Vec<u8>> {
+    let mut decoder = Decoder::with_buffer(stored)?;
+    decoder.window_log_max(MOST_WINDOW_LOG)?;
+    let mut content = Vec::new();
+    decoder.take(bytes + 1).read_to_end(&mut content)?;
+    Ok(content)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use watari_store::{Collected, Collecting, Error, Store};
-use watari_types::{Generation, MachineId, RegionName, SnapshotId};
+use watari_types::{Generation, MachineId, PAGE_SIZE, PageHash, RegionName, SnapshotId};
 
 use crate::support::*;
 
@@ -106,6 +106,37 @@ fn tags_heads_and_what_is_asked_for_keep_a_snapshot() {
     store.collect(&Collecting { also: &|| vec![asked], ..collecting(Duration::from_secs(60)) }).unwrap();
     let there = |id: &SnapshotId| store.snapshot(*id).is_ok();
     assert_eq!(ids.iter().map(there).collect::<Vec<_>>(), [true, true, false, true]);
+    assert_eq!(damage(&store), [""; 0]);
+}
+
+/// A guest knows what its pages hold, and so what the nodes above them are: it may write one as a page.
+#[test]
+fn a_page_that_is_a_node_as_well_keeps_what_is_below_it() {
+    let (_folder, store) = store();
+    let refs = store.refs(MACHINE);
+    let pages: Vec<_> = (0..128).map(|index| (index, 1 + index)).collect();
+    let first = commit(&store, 1, None, &pages);
+    let mut leaf = [0; PAGE_SIZE];
+    for (name, (_, number)) in leaf.as_chunks_mut().0.iter_mut().zip(&pages) {
+        *name = hash(*number).0;
+    }
+    let (lease, draft) = (store.lease().unwrap(), draft(2, Some(first)));
+    let delta = [(RegionName::disk(0), [(200, PageHash::of(&leaf))].into_iter().collect())].into();
+    let mut pack = store.new_pack(&lease).unwrap();
+    assert!(!pack.put(PageHash::of(&leaf), &leaf).unwrap(), "it is there, as a node");
+    let mut regions = after(&store, &mut pack, &draft, &delta);
+    pack.finish().unwrap();
+    let (second, _) = store.publish(&draft, &delta, &mut regions, None, &key(), &lease).unwrap();
+    refs.add(Generation(2), second, &lease).unwrap();
+    refs.set_head(Generation(2), second, &lease).unwrap();
+    drop(lease);
+    let before = disk_of(&store, second);
+    assert_eq!(before.len(), 129);
+
+    refs.remove(Generation(1)).unwrap();
+    collect(&store);
+    collect(&store);
+    assert_eq!(disk_of(&store, second), before);
     assert_eq!(damage(&store), [""; 0]);
 }
 
