@@ -6,30 +6,18 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement to be read")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+mod common;
 
-use watari_store::{Collecting, NodeKey, Regions, SnapshotDraft, Store};
-use watari_types::{
-    Boot, Delta, Epoch, Generation, MachineConfig, MachineId, PAGE_SIZE, Page, PageHash, Region, RegionName,
-    SnapshotId,
-};
+use std::collections::BTreeMap;
+use std::time::Instant;
 
-const MACHINE: MachineId = MachineId([1; 16]);
+use common::{MACHINE, Random, draft};
+use watari_store::{NodeKey, Regions, Store};
+use watari_types::{Delta, Generation, PAGE_SIZE, Page, PageHash, Region, RegionName};
+
 /// 1 GiB of memory, and a disk of 8 GiB a quarter of which is in use.
 const RAM: u32 = 1 << 18;
 const DISK: u32 = 1 << 21;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u32) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as u32 % end
-    }
-}
 
 fn page(number: u32) -> Page {
     let mut page = [0; PAGE_SIZE];
@@ -49,34 +37,6 @@ fn changes(random: &mut Random, pages: u32, count: u32, number: &mut u32) -> BTr
         }
     }
     changed
-}
-
-fn draft(generation: u64, parent: Option<SnapshotId>, regions: &[Region]) -> SnapshotDraft {
-    SnapshotDraft {
-        config: MachineConfig {
-            id: MACHINE,
-            memory_bytes: 1 << 30,
-            cpus: 1,
-            machine_type: "pc-q35-8.2".to_owned(),
-            cpu_model: "x86-64-v2".to_owned(),
-            device_layout: 1,
-            boot: Boot::Disk,
-            disks: vec![],
-            nics: vec![],
-        },
-        machine_name: "m".parse().unwrap(),
-        parent,
-        generation: Generation(generation),
-        epoch: Epoch(1),
-        branch: "main".to_owned(),
-        created_unix_ms: 0,
-        message: String::new(),
-        regions: regions.to_vec(),
-        qemu_version: String::new(),
-        accelerator: "kvm".to_owned(),
-        origin: None,
-        has_memory: true,
-    }
 }
 
 fn main() {
@@ -150,9 +110,9 @@ fn main() {
 }
 
 fn collect(store: &Store, snapshots: u32) {
-    let tell = |what: &str, how: &Collecting<'_>| {
+    let tell = |what: &str| {
         let (begun, packs, before) = (Instant::now(), store.pack_count(), store.bytes().unwrap());
-        let done = store.collect(how).unwrap();
+        let done = common::collect(store);
         let now = store.bytes().unwrap();
         println!(
             "{what}: {:.1} s, {packs} packs become {}, {before} bytes {now}, {} written",
@@ -161,16 +121,10 @@ fn collect(store: &Store, snapshots: u32) {
             done.written_bytes
         );
     };
-    let how = Collecting {
-        also: &Vec::new,
-        patience: Duration::from_secs(60),
-        progress: &|_, _, _| (),
-        without: &BTreeSet::new(),
-    };
-    tell("garbage collected with all needed", &how);
+    tell("garbage collected with all needed");
     for generation in (1..u64::from(snapshots)).filter(|generation| generation % 10 != 0) {
         store.refs(MACHINE).remove(Generation(generation)).unwrap();
     }
-    tell("every tenth kept", &how);
-    tell("and again", &how);
+    tell("every tenth kept");
+    tell("and again");
 }

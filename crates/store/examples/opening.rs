@@ -5,19 +5,17 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement to be read")]
 
-use std::collections::BTreeSet;
+mod common;
+
 use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use watari_store::{Collecting, NodeKey, Regions, SnapshotDraft, Store};
-use watari_types::{
-    Boot, Epoch, Generation, MachineConfig, MachineId, PAGE_SIZE, Page, PageHash, Region, RegionName,
-    SnapshotId,
-};
+use common::{MACHINE, draft};
+use watari_store::{NodeKey, Regions, Store};
+use watari_types::{Generation, PAGE_SIZE, Page, PageHash, Region, RegionName, SnapshotId};
 
-const MACHINE: MachineId = MachineId([1; 16]);
 const OPENINGS: usize = 7;
 const LOOKUPS: u32 = 200_000;
 
@@ -77,13 +75,7 @@ fn measure(folder: &Path, snapshots: u32, pages: u32) {
     in_process("--find", folder, all);
     let store = Store::open(folder).unwrap();
     let packs = store.pack_count();
-    let how = Collecting {
-        also: &Vec::new,
-        patience: Duration::ZERO,
-        progress: &|_, _, _| (),
-        without: &BTreeSet::new(),
-    };
-    let (took, _) = milliseconds(|| store.collect(&how).unwrap());
+    let (took, _) = milliseconds(|| common::collect(&store));
     println!("- collected in {:.1} s: {packs} packs become {}", took / 1e3, store.pack_count());
     drop(store);
     (0..OPENINGS).for_each(|_| in_process("--open", folder, all));
@@ -172,37 +164,9 @@ fn make(folder: &Path, snapshots: u32, pages: u32, from: Option<(Generation, Sna
         held = held.after(&delta, std::slice::from_ref(&region));
         pack.put_trees(&mut held, std::slice::from_ref(&region)).unwrap();
         pack.finish().unwrap();
-        let draft = draft(u64::from(generation), parent, &region);
+        let draft = draft(u64::from(generation), parent, std::slice::from_ref(&region));
         let (id, _) = store.publish(&draft, &delta, &mut held, None, &key, &lease).unwrap();
         store.refs(MACHINE).add(Generation(u64::from(generation)), id, &lease).unwrap();
         parent = Some(id);
-    }
-}
-
-fn draft(generation: u64, parent: Option<SnapshotId>, region: &Region) -> SnapshotDraft {
-    SnapshotDraft {
-        config: MachineConfig {
-            id: MACHINE,
-            memory_bytes: 0,
-            cpus: 1,
-            machine_type: "pc-q35-8.2".to_owned(),
-            cpu_model: "x86-64-v2".to_owned(),
-            device_layout: 1,
-            boot: Boot::Disk,
-            disks: vec![],
-            nics: vec![],
-        },
-        machine_name: "m".parse().unwrap(),
-        parent,
-        generation: Generation(generation),
-        epoch: Epoch(1),
-        branch: "main".to_owned(),
-        created_unix_ms: 0,
-        message: String::new(),
-        regions: vec![region.clone()],
-        qemu_version: String::new(),
-        accelerator: "kvm".to_owned(),
-        origin: None,
-        has_memory: false,
     }
 }

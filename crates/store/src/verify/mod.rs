@@ -20,6 +20,7 @@ use watari_types::{ErrorReport, Generation, MachineId, PageHash, SnapshotId};
 
 use crate::error::{At, Error};
 use crate::pack::PackId;
+use crate::packs::MOST_MOVES;
 use crate::store::Store;
 
 use frames::{Flaw, FrameCheck, Lost, frames_of};
@@ -124,17 +125,22 @@ impl Store {
         sound: &mut HashSet<(PackId, u32)>,
         progress: &(dyn Fn(VerifyProgress) + Sync),
     ) -> Result<Findings, Error> {
-        let (mut set_aside, mut pages_checked) = (HashSet::new(), 0);
+        let (mut pages_checked, mut set_aside, mut moves) = (0, HashSet::new(), 0);
         loop {
             let mut found = self.look(machine, sound, progress)?;
             pages_checked += found.pages_checked;
+            // Condemned before this began, and removed since: what was needed of them is elsewhere.
+            let gone = found.flaws.extract_if(.., |flaw| flaw.error.is_gone() && moves < MOST_MOVES).count();
+            moves += usize::from(gone > 0);
+            // Opened before they were damaged: what is needed of them is missing, when it is looked for again.
             let mut is_new = false;
             for flaw in found.flaws.extract_if(.., |flaw| matches!(flaw.lost, Lost::Pack)) {
                 self.packs().set_aside(flaw.pack.id, flaw.pack.is_condemned, &flaw.error);
                 is_new |= set_aside.insert(flaw.pack.id);
             }
-            // They were opened before they were damaged. What is needed of them will be missing when it is looked for again.
-            if !is_new {
+            if gone == 0 && !is_new {
+                let flawed = found.flaws.iter().map(|flaw| Damage::new(&flaw.pack.path, &flaw.error));
+                found.damaged.extend(flawed);
                 return Ok(Findings { pages_checked, ..found });
             }
         }
@@ -150,6 +156,7 @@ impl Store {
         for machine in machine.map_or_else(|| self.machines(), |machine| Ok(vec![machine]))? {
             walk.machine(machine)?;
         }
+        walk.follow()?;
         let (mut frames, mut found) = walk.into_findings();
         if machine.is_none() {
             let packs = self.packs().all();
@@ -161,7 +168,6 @@ impl Store {
         let check = FrameCheck::new(self, frames.iter().map(|((_, frame), pack)| (pack.clone(), *frame)));
         found.flaws = check.run(progress).at("start decompressing", &self.layout().root)?;
         found.pages_checked = check.pages_done();
-        found.damaged.extend(found.flaws.iter().map(|flaw| Damage::new(&flaw.pack.path, &flaw.error)));
         sound.extend(frames.into_keys());
         found.flaws.iter().for_each(|flaw| sound.retain(|(pack, _)| *pack != flaw.pack.id));
         Ok(found)

@@ -19,6 +19,8 @@ pub(super) type Frames = BTreeMap<(PackId, u32), Arc<Pack>>;
 /// Everything that can be reached, each thing once.
 pub(super) struct Walk<'a> {
     store: &'a Store,
+    /// What refs name, each with the folder it is in.
+    named: Vec<(SnapshotId, PathBuf)>,
     seen: HashSet<SnapshotId>,
     /// What is wrong with a node, so many levels above the pages of a region, or below it.
     nodes: HashMap<(PageHash, u32), Option<String>>,
@@ -28,44 +30,52 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(store: &'a Store) -> Walk<'a> {
-        let (seen, nodes) = (HashSet::new(), HashMap::new());
-        Walk { store, seen, nodes, frames: Frames::new(), found: Findings::default() }
+        let (named, seen, nodes) = (Vec::new(), HashSet::new(), HashMap::new());
+        Walk { store, named, seen, nodes, frames: Frames::new(), found: Findings::default() }
     }
 
     pub(super) fn into_findings(self) -> (Frames, Findings) {
         (self.frames, Findings { snapshots_checked: self.seen.len() as u64, ..self.found })
     }
 
-    /// Follows all refs of a machine.
+    /// Reads all refs of a machine. What they name is followed later, once all packs are known that were there by now.
     pub(super) fn machine(&mut self, machine: MachineId) -> Result<(), Error> {
         let refs = self.store.refs(machine);
-        let folder = self.store.layout().refs(machine);
         for generation in refs.generations()? {
             let named = refs.get(generation);
             if named.is_err() {
                 self.found.refs.push((machine, generation));
             }
-            self.history(named, &folder);
+            self.name(machine, named);
         }
         for tag in refs.tag_names()? {
-            self.history(refs.tagged(&tag), &folder);
+            self.name(machine, refs.tagged(&tag));
         }
-        self.history(refs.head().map(|head| head.map(|head| head.id)), &folder);
+        self.name(machine, refs.head().map(|head| head.map(|head| head.id)));
         Ok(())
     }
 
-    /// Checks a snapshot that a ref names, and those before it that it takes to read it.
-    fn history(&mut self, named: Result<Option<SnapshotId>, Error>, folder: &Path) {
-        let mut next = match named {
-            Ok(id) => id.map(|id| (id, folder.to_owned())),
-            Err(e) => return self.found.damaged.push(Damage::new(folder, &e)),
-        };
-        while let Some((id, named_by)) = next {
-            next = match self.seen.insert(id) {
-                true => self.snapshot(id, &named_by),
-                false => None,
-            };
+    fn name(&mut self, machine: MachineId, named: Result<Option<SnapshotId>, Error>) {
+        let folder = self.store.layout().refs(machine);
+        match named {
+            Ok(id) => self.named.extend(id.map(|id| (id, folder))),
+            Err(e) => self.found.damaged.push(Damage::new(&folder, &e)),
         }
+    }
+
+    /// Checks the snapshots that were named, and those before them that it takes to read them.
+    pub(super) fn follow(&mut self) -> Result<(), Error> {
+        self.store.refresh()?;
+        for named in std::mem::take(&mut self.named) {
+            let mut next = Some(named);
+            while let Some((id, named_by)) = next {
+                next = match self.seen.insert(id) {
+                    true => self.snapshot(id, &named_by),
+                    false => None,
+                };
+            }
+        }
+        Ok(())
     }
 
     /// Checks one manifest; its parent is to follow. `named_by` is what leads to it.
