@@ -180,7 +180,8 @@ fn read(folder: &Path, id: SnapshotId) -> f64 {
     let store = Store::open(folder).unwrap();
     let (begun, bytes) = (Instant::now(), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    for table in store.page_tables(id).unwrap().values() {
+    let tables = store.page_tables(id).unwrap();
+    for table in tables.values() {
         store
             .read_pages(table.iter(), threads, &|_, content| {
                 bytes.fetch_add(content.len() as u64, Ordering::Relaxed);

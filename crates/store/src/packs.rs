@@ -41,6 +41,11 @@ impl Place {
         self.pack.frames()[self.frame as usize].first_page + self.slot
     }
 
+    /// Equal for pages of one frame only; all frames of a pack come one after the other.
+    pub(crate) fn frame_key(&self) -> (PackId, u32) {
+        (self.pack.id, self.frame)
+    }
+
     /// Whether the page's bytes are there, and not only how it differs from another.
     pub(crate) fn is_whole(&self) -> bool {
         self.pack.is_whole(self.frame)

@@ -18,7 +18,7 @@ use crate::{Collecting, Parcel, Store};
 
 #[path = "../tests/store/support.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "this test needs a part of it")]
-mod support;
+pub(crate) mod support;
 
 use support::{MACHINE, commit, contents, hash, page};
 

@@ -106,14 +106,19 @@ impl Store {
         pack: &Pack,
         frame: u32,
     ) -> Result<(), Error> {
-        let place = self.find_whole(base)?.ok_or_else(|| {
-            let frame = &pack.frames()[frame as usize];
-            broken(pack, frame, format_args!("holds changes of page {base}, which is nowhere"))
-        })?;
+        let place = self.base(base, pack, frame)?;
         let mut content = [0; PAGE_SIZE];
         self.0.frames.read(&place, &mut content)?;
         add(change, &content);
         Ok(())
+    }
+
+    /// Where the page is that `frame` of `pack` holds a change of.
+    pub(crate) fn base(&self, base: &PageHash, pack: &Pack, frame: u32) -> Result<Place, Error> {
+        self.find_whole(base)?.ok_or_else(|| {
+            let frame = &pack.frames()[frame as usize];
+            broken(pack, frame, format_args!("holds changes of page {base}, which is nowhere"))
+        })
     }
 
     /// Where a page is with its bytes. Looks for new packs once.

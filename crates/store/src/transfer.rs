@@ -15,7 +15,7 @@ use watari_types::{Generation, MachineId, PAGE_SIZE, PageHash, SnapshotId};
 use crate::error::Error;
 use crate::lease::Lease;
 use crate::manifest::{Manifest, Run};
-use crate::pack::{Decoder, PackWriter, broken};
+use crate::pack::{Decoder, Group, PackWriter, broken};
 use crate::read_pages::Wanted;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -262,8 +262,7 @@ impl<'a> Sender<'a> {
             let frames = pages.len() / crate::pack::PAGES_PER_FRAME;
             let cores = thread::available_parallelism().map_or(1, |n| n.get());
             let threads = (frames / FRAMES_PER_THREAD).clamp(1, cores);
-            self.from
-                .each_frame((0..).zip(pages), threads, &|wanted, decoder| self.frame(wanted, decoder))?;
+            self.from.each_frame((0..).zip(pages), threads, |wanted, decoder| self.frame(wanted, decoder))?;
             let written = std::mem::take(&mut *self.idle.lock());
             written.into_iter().try_for_each(|pack| self.finish(pack))?;
         }
@@ -310,8 +309,8 @@ impl<'a> Sender<'a> {
                 return Err(broken(source, frame, "holds other pages than the index says"));
             }
             match base.filter(|base| self.may_change(&name, base)) {
-                Some(base) => pack.put_copy(name, &change, Some(base))?,
-                None => pack.put_copy(name, &page, None)?,
+                Some(base) => pack.put_copy(name, &change, Some(base), Group::default())?,
+                None => pack.put_copy(name, &page, None, Group::default())?,
             }
         }
         Ok(())
@@ -331,7 +330,7 @@ impl<'a> Sender<'a> {
             if PageHash::of(&page) != *name {
                 return Err(self.from.missing(name));
             }
-            pack.put_copy(*name, &page, None)?;
+            pack.put_copy(*name, &page, None, Group::default())?;
         }
         Ok(())
     }

@@ -7,45 +7,70 @@ use watari_types::{PAGE_SIZE, PageHash, SnapshotId, levels_for, names_in};
 
 use crate::error::{At, Error};
 use crate::manifest::Run;
-use crate::pack::{Decoder, Kind, Pack, PackId};
+use crate::pack::{Decoder, Group, Kind, Pack, PackId};
 use crate::packs::Place;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
+/// Some pages of a pack, by position.
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn none_of(pack: &Pack) -> Bits {
+        Bits(vec![0; (pack.pages as usize).div_ceil(64)])
+    }
+
+    fn insert(&mut self, position: u32) {
+        self.0[position as usize / 64] |= 1 << (position % 64);
+    }
+
+    fn remove(&mut self, position: u32) {
+        self.0[position as usize / 64] &= !(1 << (position % 64));
+    }
+
+    fn contains(&self, position: u32) -> bool {
+        self.0[position as usize / 64] & (1 << (position % 64)) != 0
+    }
+}
+
 /// Which pages of a pack are reached.
 pub(crate) struct Reached {
     pub(super) pack: Arc<Pack>,
-    bits: Vec<u64>,
+    all: Bits,
+    /// Nodes of trees,
+    nodes: Bits,
+    /// and what the newest snapshots hold.
+    newest: Bits,
 }
 
 impl Reached {
     pub(super) fn nothing_of(pack: Arc<Pack>) -> Reached {
-        let bits = vec![0; (pack.pages as usize).div_ceil(64)];
-        Reached { pack, bits }
+        let none = || Bits::none_of(&pack);
+        let (all, nodes, newest) = (none(), none(), none());
+        Reached { pack, all, nodes, newest }
     }
 
     /// The whole pack but for the pages at some positions.
     pub(crate) fn all_but(pack: Arc<Pack>, positions: impl Iterator<Item = u32>) -> Reached {
         let pages = pack.pages;
         let mut reached = Reached::nothing_of(pack);
-        (0..pages).for_each(|position| reached.insert(position));
-        for position in positions {
-            reached.bits[position as usize / 64] &= !(1 << (position % 64));
-        }
+        (0..pages).for_each(|position| reached.all.insert(position));
+        positions.for_each(|position| reached.all.remove(position));
         reached
     }
 
-    fn insert(&mut self, position: u32) {
-        self.bits[position as usize / 64] |= 1 << (position % 64);
+    pub(super) fn contains(&self, position: u32) -> bool {
+        self.all.contains(position)
     }
 
-    pub(super) fn contains(&self, position: u32) -> bool {
-        self.bits[position as usize / 64] & (1 << (position % 64)) != 0
+    /// What the page at `position` lies best together with.
+    pub(super) fn group(&self, position: u32) -> Group {
+        Group { is_node: self.nodes.contains(position), is_newest: self.newest.contains(position) }
     }
 
     /// How many are.
     pub(super) fn len(&self) -> u64 {
-        self.bits.iter().map(|word| u64::from(word.count_ones())).sum()
+        self.all.0.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 }
 
@@ -115,6 +140,9 @@ impl<'a> Mark<'a> {
         if level == 0 || name.is_zero_page() || self.nodes.contains(&(name, level)) {
             return Ok(());
         }
+        if let Some((reached, position)) = self.reached(&name) {
+            reached.nodes.insert(position);
+        }
         let mut node = [0; PAGE_SIZE];
         self.store.read_page(&name, &mut node)?;
         names_in(&node).try_for_each(|below| self.tree(below, level - 1))?;
@@ -151,7 +179,45 @@ impl<'a> Mark<'a> {
     fn place(&mut self, place: Place) {
         let position = place.position();
         let reached = self.packs.entry(place.pack.id).or_insert_with(|| Reached::nothing_of(place.pack));
-        reached.insert(position);
+        reached.all.insert(position);
+    }
+
+    /// Where a page is that was reached.
+    fn reached(&mut self, name: &PageHash) -> Option<(&mut Reached, u32)> {
+        let place = self.store.find(name)?;
+        Some((self.packs.get_mut(&place.pack.id)?, place.position()))
+    }
+
+    /// Notes which pages these snapshots hold, or what these are changes of. What cannot be read is not noted.
+    pub(super) fn note_newest(&mut self, snapshots: &BTreeSet<SnapshotId>) -> Result<(), Error> {
+        for id in snapshots {
+            for table in self.store.page_tables(*id)?.values() {
+                for (_, page) in table.iter() {
+                    if let Some((reached, position)) = self.reached(&page) {
+                        reached.newest.insert(position);
+                    }
+                }
+            }
+        }
+        let mut decoder = Decoder::new().at("start decompressing", &self.store.layout().root)?;
+        let mut bases = Vec::new();
+        for reached in self.packs.values() {
+            for (number, frame) in (0..).zip(reached.pack.frames()) {
+                let is_newest = |position: &u32| reached.newest.contains(*position);
+                let positions = frame.first_page..frame.first_page + frame.pages;
+                if frame.kind == Kind::Changes && positions.clone().any(|position| is_newest(&position)) {
+                    let names = decoder.bases(&reached.pack, number)?;
+                    let newest = positions.zip(names).filter(|(position, _)| is_newest(position));
+                    bases.extend(newest.map(|(_, name)| PageHash(*name)));
+                }
+            }
+        }
+        for base in bases {
+            if let Some((reached, position)) = self.reached(&base) {
+                reached.newest.insert(position);
+            }
+        }
+        Ok(())
     }
 
     /// What pages are changes of, in every pack that is not dead or `stays` anyway: also of pages that nothing needs now,

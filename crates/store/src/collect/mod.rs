@@ -128,8 +128,11 @@ impl Store {
     ) -> Result<(), Error> {
         let lease = self.lease()?;
         self.root_orphans(&self.kept(how)?, &lease, done)?;
-        let mark = self.mark(how, &|pack| !candidates.has(pack))?;
+        let mut mark = self.mark(how, &|pack| !candidates.has(pack))?;
         let plan = Plan::of(&candidates.uses(&mark));
+        if !plan.merged.is_empty() {
+            mark.note_newest(&self.newest()?)?;
+        }
         let rewritten = self.rewrite(&mark, &plan, &lease, how, done)?;
         let layout = self.layout();
         // Manifests first: who finds no manifest needs no page of it.
@@ -177,6 +180,17 @@ impl Store {
             kept.extend(survey.tags.into_values().chain(survey.head.map(|head| head.id)));
         }
         Ok(kept)
+    }
+
+    /// The snapshot of each machine that is most likely to be restored.
+    fn newest(&self) -> Result<BTreeSet<SnapshotId>, Error> {
+        let mut newest = BTreeSet::new();
+        for machine in self.machines_with_refs()? {
+            let survey = self.refs(machine).survey()?.whole()?;
+            newest.extend(survey.head.map(|head| head.id));
+            newest.extend(survey.snapshots.last().map(|(_, id)| *id));
+        }
+        Ok(newest)
     }
 
     /// Writes the trees of snapshots whose parent is not kept, so that they need no list before their own.

@@ -73,14 +73,56 @@ fn copy(
     if needed == 0 {
         return Ok(());
     }
-    if needed == frame.pages && frame.pages >= LARGE_FRAME {
+    let group = |slot: u32| reached.group(frame.first_page + slot);
+    let is_alike = (1..frame.pages).all(|slot| group(slot) == group(0));
+    if needed == frame.pages && frame.pages >= LARGE_FRAME && is_alike {
         return writer.put_frame(frame, names, decoder.check(pack, number)?.0);
     }
     let content = decoder.decode_checked(pack, number)?;
     let mut page = [0; PAGE_SIZE];
     for slot in (0..frame.pages).filter(is_needed) {
         let base = content.copy(slot, &mut page);
-        writer.put_copy(names[slot as usize], &page, base)?;
+        writer.put_copy(names[slot as usize], &page, base, group(slot))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use watari_types::{RegionName, SnapshotId};
+
+    use crate::power::support::{commit, contents, store};
+    use crate::{Collecting, Store};
+
+    /// How many frames it takes to read what the disk holds at a snapshot.
+    fn frames(store: &Store, id: SnapshotId) -> usize {
+        let table = &store.page_tables(id).unwrap()[&RegionName::disk(0)];
+        let places = table.iter().map(|(_, page)| store.find(&page).unwrap());
+        places.map(|place| place.frame_key()).collect::<BTreeSet<_>>().len()
+    }
+
+    #[test]
+    fn what_the_newest_snapshot_holds_lies_together() {
+        let (_folder, store) = store();
+        let mut id = commit(&store, 1, None, &(0..200).map(|page| (page, 3 * page + 3)).collect::<Vec<_>>());
+        // All of them kept, and each has something that the newest does not.
+        for generation in 2..12_u32 {
+            let changes = (0..40).map(|page| (page * 5 + generation % 3, 3 * (page + 1000 * generation)));
+            id = commit(&store, u64::from(generation), Some(id), &changes.collect::<Vec<_>>());
+        }
+        let before = contents(&store, &store.page_tables(id).unwrap()[&RegionName::disk(0)]);
+        assert!(frames(&store, id) > 6);
+        let how = Collecting {
+            also: &Vec::new,
+            patience: Duration::from_secs(60),
+            progress: &|_, _, _| (),
+            without: &BTreeSet::new(),
+        };
+        store.collect(&how).unwrap();
+        assert_eq!((store.pack_count(), frames(&store, id)), (1, 4));
+        assert!(contents(&store, &store.page_tables(id).unwrap()[&RegionName::disk(0)]) == before);
+    }
 }

@@ -44,9 +44,8 @@ pub struct PackWriter {
     index: Index,
     /// Every page put so far.
     known: HashTable<PageHash>,
-    /// The frames that are not full yet.
-    whole: OpenFrame,
-    changes: OpenFrame,
+    /// The frames that are not full yet: one of each kind for each group.
+    open: Vec<OpenFrame>,
     tries: u32,
     successes: u32,
     stored: Vec<u8>,
@@ -58,17 +57,31 @@ fn short_hash(page: &PageHash) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
+/// What a page lies best together with: pages that are read at the same time, so that no frame is read for a few of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// Nodes of trees.
+    pub(crate) is_node: bool,
+    /// What the newest snapshots hold, which are the ones most often restored.
+    pub(crate) is_newest: bool,
+}
+
+impl Group {
+    const NODES: Group = Group { is_node: true, is_newest: false };
+}
+
 /// The pages of a frame that is not written yet.
 struct OpenFrame {
     kind: Kind,
+    group: Group,
     names: Vec<PageHash>,
     bases: Vec<PageHash>,
     raw: Vec<u8>,
 }
 
 impl OpenFrame {
-    fn new(kind: Kind) -> OpenFrame {
-        OpenFrame { kind, names: Vec::new(), bases: Vec::new(), raw: Vec::with_capacity(FRAME_BYTES) }
+    fn new(kind: Kind, group: Group) -> OpenFrame {
+        OpenFrame { kind, group, names: Vec::new(), bases: Vec::new(), raw: Vec::with_capacity(FRAME_BYTES) }
     }
 }
 
@@ -84,8 +97,7 @@ impl PackWriter {
             zstd,
             index: Index::default(),
             known: HashTable::new(),
-            whole: OpenFrame::new(Kind::Pages),
-            changes: OpenFrame::new(Kind::Changes),
+            open: Vec::new(),
             tries: 0,
             successes: 0,
             stored: Vec::new(),
@@ -99,7 +111,7 @@ impl PackWriter {
         if self.has(&hash) {
             return Ok(false);
         }
-        self.add(hash, page, None)?;
+        self.add(hash, page, None, Group::default())?;
         Ok(true)
     }
 
@@ -110,8 +122,10 @@ impl PackWriter {
             return Ok(false);
         }
         match self.change_of(page, former) {
-            Some((base, change)) if self.may_change(&hash) => self.add(hash, &change, Some(base))?,
-            _ => self.add(hash, page, None)?,
+            Some((base, change)) if self.may_change(&hash) => {
+                self.add(hash, &change, Some(base), Group::default())?
+            }
+            _ => self.add(hash, page, None, Group::default())?,
         }
         Ok(true)
     }
@@ -124,7 +138,6 @@ impl PackWriter {
 
     /// Adds the trees of the regions.
     pub(crate) fn put_trees_now(&mut self, regions: &mut Regions, sizes: &[Region]) -> Result<(), Error> {
-        self.write_open_frames()?;
         let nothing = PageTable::new();
         // Of trees whose snapshot is gone, nodes may be gone too.
         let layout = self.store.layout();
@@ -146,8 +159,9 @@ impl PackWriter {
         hash: PageHash,
         content: &Page,
         base: Option<PageHash>,
+        group: Group,
     ) -> Result<(), Error> {
-        if self.is_put(&hash) { Ok(()) } else { self.add(hash, content, base) }
+        if self.is_put(&hash) { Ok(()) } else { self.add(hash, content, base, group) }
     }
 
     /// Adds a whole frame of another pack, as it is stored there.
@@ -177,8 +191,10 @@ impl PackWriter {
             return Ok(());
         }
         match node.former.and_then(|former| self.change_from(node.page, &former)) {
-            Some((base, change)) if self.may_change(&node.name) => self.add(node.name, &change, Some(base)),
-            _ => self.add(node.name, node.page, None),
+            Some((base, change)) if self.may_change(&node.name) => {
+                self.add(node.name, &change, Some(base), Group::NODES)
+            }
+            _ => self.add(node.name, node.page, None, Group::NODES),
         }
     }
 
@@ -215,15 +231,22 @@ impl PackWriter {
         (changed <= MOST_CHANGED).then_some((base, change))
     }
 
-    fn add(&mut self, hash: PageHash, content: &Page, base: Option<PageHash>) -> Result<(), Error> {
+    fn add(
+        &mut self,
+        hash: PageHash,
+        content: &Page,
+        base: Option<PageHash>,
+        group: Group,
+    ) -> Result<(), Error> {
         let kind = if base.is_some() { Kind::Changes } else { Kind::Pages };
-        if self.open(kind).names.len() == PAGES_PER_FRAME {
-            self.write_frame(kind)?;
+        let at = self.open(kind, group);
+        if self.open[at].names.len() == PAGES_PER_FRAME {
+            self.write_frame(at)?;
         }
         if u32::try_from(self.known.len()).is_err() {
             return Err(Error::BadDraft("a pack holds at most 16 TiB".to_owned()));
         }
-        let open = self.open(kind);
+        let open = &mut self.open[at];
         open.names.push(hash);
         open.bases.extend(base);
         open.raw.extend_from_slice(content);
@@ -231,27 +254,17 @@ impl PackWriter {
         Ok(())
     }
 
-    fn open(&mut self, kind: Kind) -> &mut OpenFrame {
-        match kind {
-            Kind::Pages => &mut self.whole,
-            Kind::Changes => &mut self.changes,
-        }
+    /// Which of the open frames takes such pages.
+    fn open(&mut self, kind: Kind, group: Group) -> usize {
+        let found = self.open.iter().position(|open| (open.kind, open.group) == (kind, group));
+        found.unwrap_or_else(|| {
+            self.open.push(OpenFrame::new(kind, group));
+            self.open.len() - 1
+        })
     }
 
-    fn write_open_frames(&mut self) -> Result<(), Error> {
-        for kind in [Kind::Pages, Kind::Changes] {
-            if !self.open(kind).names.is_empty() {
-                self.write_frame(kind)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn write_frame(&mut self, kind: Kind) -> Result<(), Error> {
-        let open = match kind {
-            Kind::Pages => &mut self.whole,
-            Kind::Changes => &mut self.changes,
-        };
+    fn write_frame(&mut self, at: usize) -> Result<(), Error> {
+        let open = &mut self.open[at];
         let compressed = self.zstd.compress(&open.raw).at("compress pages for", &self.store.layout().root)?;
         self.stored.clear();
         open.bases.iter().for_each(|base| self.stored.extend(base.0));
@@ -274,7 +287,11 @@ impl PackWriter {
 
     /// Makes the pack durable and its pages visible to everyone. A pack without pages writes nothing.
     pub fn finish(mut self) -> Result<PackStats, Error> {
-        self.write_open_frames()?;
+        for at in 0..self.open.len() {
+            if !self.open[at].names.is_empty() {
+                self.write_frame(at)?;
+            }
+        }
         if self.index.pages.is_empty() {
             return Ok(PackStats::default());
         }

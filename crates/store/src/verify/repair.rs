@@ -21,7 +21,7 @@ use crate::collect::{Alone, Reached};
 use crate::error::Error;
 use crate::files;
 use crate::lease::Lease;
-use crate::pack::{Pack, PackId};
+use crate::pack::{Group, Pack, PackId};
 use crate::store::Store;
 
 /// What was had back.
@@ -162,7 +162,7 @@ impl Repair<'_> {
         let mut page = [0; PAGE_SIZE];
         for (_, name) in wanted {
             if had(self.from.read_page(&name, &mut page))?.is_some() && PageHash::of(&page) == name {
-                pack.put_copy(name, &page, None)?;
+                pack.put_copy(name, &page, None, Group::default())?;
                 fetched.insert(name);
             }
         }
