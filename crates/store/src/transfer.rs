@@ -10,13 +10,14 @@ use std::thread;
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use watari_types::{Generation, MachineId, PAGE_SIZE, PageHash, SnapshotId};
+use watari_types::{Generation, MachineId, PAGE_SIZE, PageHash, PageTable, SnapshotId};
 
 use crate::error::Error;
 use crate::lease::Lease;
 use crate::manifest::{Manifest, Run};
 use crate::pack::{Decoder, Group, PackWriter, broken};
 use crate::read_pages::Wanted;
+use crate::regions::Regions;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -179,9 +180,30 @@ impl Store {
             Some(rooted) => (self.page_tables(rooted.id)?, Some(rooted.id)),
             None => (BTreeMap::new(), None),
         };
+        self.check_trees(snapshot, &regions, to, lease)?;
         let mut pack = to.new_pack(lease)?;
         pack.put_trees_now(&mut regions, &snapshot.draft.regions)?;
         Ok(pack.finish()?.stored_bytes)
+    }
+
+    /// Fails if trees name a page that is not there and was not said to have changed: no more than a signature vouches for
+    /// them.
+    fn check_trees(
+        &self,
+        snapshot: &Snapshot,
+        regions: &Regions,
+        to: &Store,
+        lease: &Lease,
+    ) -> Result<(), Error> {
+        let nothing = PageTable::new();
+        for (region, table) in &regions.tables {
+            let changed = table.differing(regions.trees.get(region).unwrap_or(&nothing));
+            if let Some(page) = changed.iter().find(|page| !to.keeps(&table.get(*page), lease)) {
+                let what = format!("its tree of {region} has a page {page} that none of its deltas has");
+                return Err(Error::damaged(&self.layout().snapshot(snapshot.id), what));
+            }
+        }
+        Ok(())
     }
 
     /// Whether a snapshot's manifest is there and stays.
