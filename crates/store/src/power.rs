@@ -4,7 +4,7 @@
 //! repaired, what is left can be repaired.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,13 +14,13 @@ use tempfile::TempDir;
 use watari_types::{Generation, RegionName, SnapshotId};
 
 use crate::files::folder_of;
-use crate::{Collecting, Parcel, Store};
+use crate::{Parcel, Store};
 
 #[path = "../tests/store/support.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "this test needs a part of it")]
 pub(crate) mod support;
 
-use support::{MACHINE, commit, contents, hash, page};
+use support::{MACHINE, collecting, commit, contents, hash, page};
 
 /// A change of the folder.
 #[derive(Clone, Debug)]
@@ -221,13 +221,7 @@ fn operate(store: &Store, source: Option<&Store>, history: &mut History, number:
     match (rng.u32(0..10), source) {
         (7..=8, Some(source)) if number > 4 => damage_and_repair(store, source, rng),
         (0..=1, _) if number > 4 => {
-            let how = Collecting {
-                also: &Vec::new,
-                patience: Duration::from_secs(60),
-                progress: &|_, _, _| (),
-                without: &BTreeSet::new(),
-            };
-            assert!(!store.collect(&how).unwrap().is_held_back);
+            assert!(!store.collect(&collecting(Duration::from_secs(60))).unwrap().is_held_back);
         }
         (2..=4, _) if history.len() > 3 => {
             let gone = pick(rng, history).filter(|gone| Some(gone) != history.keys().last());
@@ -288,13 +282,7 @@ impl Life {
         }
         self.check(&store, returned);
         if then_collect {
-            let how = Collecting {
-                also: &Vec::new,
-                patience: Duration::from_secs(60),
-                progress: &|_, _, _| (),
-                without: &BTreeSet::new(),
-            };
-            store.collect(&how).unwrap();
+            store.collect(&collecting(Duration::from_secs(60))).unwrap();
             self.check(&store, returned);
             assert_eq!(fs::read_dir(root.join("condemned")).unwrap().count(), 0);
         }

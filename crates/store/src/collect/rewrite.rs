@@ -94,8 +94,8 @@ mod tests {
 
     use watari_types::{RegionName, SnapshotId};
 
-    use crate::power::support::{commit, contents, store};
-    use crate::{Collecting, Store};
+    use crate::Store;
+    use crate::power::support::{collecting, commit, contents, store};
 
     /// How many frames it takes to read what the disk holds at a snapshot.
     fn frames(store: &Store, id: SnapshotId) -> usize {
@@ -115,13 +115,7 @@ mod tests {
         }
         let before = contents(&store, &store.page_tables(id).unwrap()[&RegionName::disk(0)]);
         assert!(frames(&store, id) > 6);
-        let how = Collecting {
-            also: &Vec::new,
-            patience: Duration::from_secs(60),
-            progress: &|_, _, _| (),
-            without: &BTreeSet::new(),
-        };
-        store.collect(&how).unwrap();
+        store.collect(&collecting(Duration::from_secs(60))).unwrap();
         assert_eq!((store.pack_count(), frames(&store, id)), (1, 4));
         assert!(contents(&store, &store.page_tables(id).unwrap()[&RegionName::disk(0)]) == before);
     }

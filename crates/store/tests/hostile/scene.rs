@@ -7,12 +7,12 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use watari_store::{Collecting, Error, NodeKey, Store};
+use watari_store::{Error, NodeKey, Store};
 use watari_types::{Generation, MachineId, SnapshotId};
 
 use super::reading::{Outcome, Reading, read};
 use super::remade::Files;
-use super::support::{MACHINE, commit, key, page};
+use super::support::{MACHINE, collecting, commit, key, page};
 
 /// Another machine, which is a clone of the first snapshot.
 const CLONE: MachineId = MachineId([0xC1; 16]);
@@ -87,13 +87,7 @@ fn make_history(store: &Store) -> Vec<SnapshotId> {
 
 /// Removes what nothing needs.
 pub(crate) fn collect(store: &Store) -> Result<(), Error> {
-    let how = Collecting {
-        also: &Vec::new,
-        patience: Duration::from_secs(60),
-        progress: &|_, _, _| (),
-        without: &Default::default(),
-    };
-    store.collect(&how).map(drop)
+    store.collect(&collecting(Duration::from_secs(60))).map(drop)
 }
 
 /// In memory where that is possible: a fuzzer makes hundreds a second.

@@ -1,7 +1,7 @@
 //! Garbage is removed and packs are merged, and everything that a ref reaches stays what it was.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,11 +11,6 @@ use watari_store::{Collected, Collecting, Error, Store};
 use watari_types::{Generation, MachineId, PAGE_SIZE, PageHash, RegionName, SnapshotId};
 
 use crate::support::*;
-
-fn collecting(patience: Duration) -> Collecting<'static> {
-    static NOTHING: BTreeSet<(MachineId, Generation)> = BTreeSet::new();
-    Collecting { also: &Vec::new, patience, progress: &|_, _, _| (), without: &NOTHING }
-}
 
 fn collect(store: &Store) -> Collected {
     let done = store.collect(&collecting(Duration::from_secs(60))).unwrap();

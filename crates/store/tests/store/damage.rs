@@ -1,13 +1,12 @@
 //! Damage is found, named, and never believed.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use watari_store::{Collecting, Error, Regions, Store};
+use watari_store::{Error, Regions, Store};
 use watari_types::{Generation, PAGE_SIZE, Page, PageHash, RegionName, SnapshotId};
 
 use crate::support::*;
@@ -89,13 +88,7 @@ impl Scene {
     /// The same, with an index that tells of all packs, so that none is opened before it is used.
     fn indexed() -> Scene {
         let scene = Scene::new();
-        let how = Collecting {
-            also: &Vec::new,
-            patience: Duration::from_secs(60),
-            progress: &|_, _, _| (),
-            without: &BTreeSet::new(),
-        };
-        scene.open().collect(&how).unwrap();
+        scene.open().collect(&collecting(Duration::from_secs(60))).unwrap();
         assert!(scene.pack.exists() && scene.folder.path().join("store/index").exists());
         scene
     }

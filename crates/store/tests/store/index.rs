@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use watari_store::{Collecting, Error, Store};
+use watari_store::{Error, Store};
 use watari_types::{PAGE_SIZE, RegionName, SnapshotId};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -67,13 +68,7 @@ impl Scene {
 }
 
 fn collect(store: &Store) {
-    let how = Collecting {
-        also: &Vec::new,
-        patience: std::time::Duration::from_secs(60),
-        progress: &|_, _, _| (),
-        without: &Default::default(),
-    };
-    store.collect(&how).unwrap();
+    store.collect(&collecting(Duration::from_secs(60))).unwrap();
 }
 
 /// What a file says can be sound although it is not true.

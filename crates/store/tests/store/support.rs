@@ -1,9 +1,10 @@
 //! What every test of the store needs: pages of known content, a machine, a store in a folder of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tempfile::TempDir;
-use watari_store::{Error, Lease, NodeKey, PackWriter, Regions, SnapshotDraft, Store};
+use watari_store::{Collecting, Error, Lease, NodeKey, PackWriter, Regions, SnapshotDraft, Store};
 use watari_types::{
     Boot, Delta, DiskConfig, Epoch, Generation, MachineConfig, MachineId, PAGE_SIZE, Page, PageHash,
     PageTable, Region, RegionName, SnapshotId,
@@ -192,4 +193,10 @@ pub(crate) fn contents(store: &Store, table: &PageTable) -> BTreeMap<u32, Vec<u8
 pub(crate) fn damage(store: &Store) -> Vec<String> {
     let report = store.verify(None, &|_| ()).unwrap();
     report.damaged.iter().map(|d| format!("{}: {}", d.path.display(), d.what)).collect()
+}
+
+/// How garbage is collected where nothing is special about it.
+pub(crate) fn collecting(patience: Duration) -> Collecting<'static> {
+    static NOTHING: BTreeSet<(MachineId, Generation)> = BTreeSet::new();
+    Collecting { also: &Vec::new, patience, progress: &|_, _, _| (), without: &NOTHING }
 }
