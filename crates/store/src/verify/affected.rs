@@ -22,13 +22,13 @@ impl Store {
         for machine in machine.map_or_else(|| self.machines(), |machine| Ok(vec![machine]))? {
             let refs = self.refs(machine);
             for generation in refs.generations()? {
-                let (id, readable) = match refs.get(generation) {
+                let (id, lacks) = match refs.get(generation) {
                     Ok(None) => continue,
-                    Ok(Some(id)) => (Some(id), self.is_whole(id, &lost)),
+                    Ok(Some(id)) => (Some(id), self.lacks(id, &lost)),
                     Err(e) => (None, Err(e)),
                 };
-                if let Err(e) = readable {
-                    affected.push(Affected { machine, generation, id, what: ErrorReport::chain(&e) });
+                if let Some(what) = lacks.unwrap_or_else(|e| Some(ErrorReport::chain(&e))) {
+                    affected.push(Affected { machine, generation, id, what });
                 }
             }
         }
@@ -51,22 +51,18 @@ impl Store {
         lost
     }
 
-    /// Fails if something of a snapshot cannot be read.
-    fn is_whole(&self, id: SnapshotId, lost: &HashSet<PageHash>) -> Result<(), Error> {
+    /// Which pages of a snapshot cannot be read, if any. Fails if something else cannot.
+    fn lacks(&self, id: SnapshotId, lost: &HashSet<PageHash>) -> Result<Option<String>, Error> {
         let manifest = self.manifest(id)?;
         manifest.signer()?;
         manifest.device_state()?;
         for (region, table) in self.page_tables(id)? {
             let mut pages = table.iter().filter(|(_, page)| lost.contains(page));
-            if let Some((page, _)) = pages.next() {
-                let count = 1 + pages.count();
-                let path = self.layout().snapshot(id);
-                return Err(Error::damaged(
-                    &path,
-                    format!("{count} of the pages of {region} cannot be read, the first is number {page}"),
-                ));
+            if let Some((first, _)) = pages.next() {
+                let pages = 1 + pages.count();
+                return Ok(Some(format!("{pages} pages of {region} are lost, the first is number {first}")));
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
