@@ -27,6 +27,9 @@ const SHARE: u32 = 20;
 /// So many new packs are merged though nothing expired.
 const NEW_PACKS: usize = 64;
 
+/// Snapshots that policies do not keep.
+type Expired = BTreeSet<(MachineId, Generation)>;
+
 /// Snapshots that are in use though no ref may name them, each so many times.
 #[derive(Clone, Default)]
 pub(crate) struct Pins(Arc<Mutex<BTreeMap<SnapshotId, usize>>>);
@@ -64,16 +67,7 @@ impl Node {
     pub(crate) fn gc(&self, request: &GcRequest, progress: OnProgress) -> Result<GcResult> {
         progress(Progress { step: "applying policies".to_owned(), done: 0, total: 0 });
         let _alone = hold(&self.collecting);
-        let (mut expired, mut left) = (BTreeSet::new(), Vec::new());
-        for name in self.home.machine_names()? {
-            // A machine whose policy cannot be read keeps all it has.
-            match self.expire(&name, request.dry_run) {
-                Ok((machine, generations)) => {
-                    expired.extend(generations.into_iter().map(|gone| (machine, gone)))
-                }
-                Err(error) => left.push(format!("{name}: {}", ErrorReport::chain(&error))),
-            }
-        }
+        let (expired, left) = self.apply_policies(request.dry_run)?;
         let how = Collecting {
             also: &|| self.pins.all(),
             patience: PATIENCE,
@@ -92,6 +86,21 @@ impl Node {
             is_held_back: done.is_held_back,
             left: left.into_iter().chain(done.left).collect(),
         })
+    }
+
+    /// Takes out of all histories what their policies do not keep, unless `dry`: which snapshots these are, and why others
+    /// stay. A machine whose policy cannot be read keeps all it has.
+    fn apply_policies(&self, dry: bool) -> Result<(Expired, Vec<String>)> {
+        let (mut expired, mut left) = (Expired::new(), Vec::new());
+        for name in self.home.machine_names()? {
+            match self.expire(&name, dry) {
+                Ok((machine, generations)) => {
+                    expired.extend(generations.into_iter().map(|gone| (machine, gone)))
+                }
+                Err(error) => left.push(format!("{name}: {}", ErrorReport::chain(&error))),
+            }
+        }
+        Ok((expired, left))
     }
 
     /// Takes out of the machine's history what its policy does not keep, unless `dry`; which snapshots these are.
@@ -157,36 +166,47 @@ fn held(home: &MachineHome, survey: &Survey) -> Result<BTreeSet<SnapshotId>> {
     Ok(survey.tags.values().copied().chain(present).chain(state.resume_from).collect())
 }
 
+/// What is known from one round to the next.
+struct House {
+    /// When garbage may be collected again.
+    rested: Instant,
+    /// How many packs there were after the last collection; none before the first.
+    packs: Option<usize>,
+    /// Whether anything has expired since.
+    has_expired: bool,
+}
+
 /// A round now and then. It may end at any instant with the process: what is half done is done next time.
 fn keep_house(node: &Weak<Node>) {
-    let mut next = Instant::now() + ROUND;
-    let mut packs = None;
+    let mut house = House { rested: Instant::now() + ROUND, packs: None, has_expired: false };
     loop {
         thread::sleep(ROUND);
         let Some(node) = node.upgrade() else { return };
-        if let Err(error) = round(&node, &mut next, &mut packs) {
+        if let Err(error) = house.round(&node) {
             tracing::warn!("garbage is not collected: {}", ErrorReport::chain(&error));
         }
     }
 }
 
-fn round(node: &Node, next: &mut Instant, packs: &mut Option<usize>) -> Result<()> {
-    let mut has_expired = false;
-    for name in node.home.machine_names()? {
-        has_expired |= node.expired(&name).is_ok_and(|(_, generations)| !generations.is_empty());
+impl House {
+    /// Histories follow their policies at once; what that leaves over is removed when there has been enough rest.
+    fn round(&mut self, node: &Node) -> Result<()> {
+        let (expired, _) = node.apply_policies(false)?;
+        self.has_expired |= !expired.is_empty();
+        node.store.refresh()?;
+        let has_new = self.packs.is_none_or(|packs| node.store.pack_count() >= packs + NEW_PACKS);
+        if Instant::now() < self.rested || !self.has_expired && !has_new {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let done = node.gc(&GcRequest::default(), &|_| ());
+        let waited = done.as_ref().map_or(Duration::ZERO, |done| Duration::from_millis(done.waited_ms));
+        self.rested = Instant::now() + REST.max(begun.elapsed().saturating_sub(waited) * SHARE);
+        self.packs = Some(node.store.pack_count());
+        self.has_expired = !done.as_ref().is_ok_and(|done| !done.is_held_back);
+        tracing::info!(?done, "garbage was collected");
+        done.map(drop)
     }
-    node.store.refresh()?;
-    let has_new = packs.is_none_or(|packs| node.store.pack_count() >= packs + NEW_PACKS);
-    if Instant::now() < *next || !has_expired && !has_new {
-        return Ok(());
-    }
-    let begun = Instant::now();
-    let done = node.gc(&GcRequest::default(), &|_| ());
-    let waited = done.as_ref().map_or(Duration::ZERO, |done| Duration::from_millis(done.waited_ms));
-    *next = Instant::now() + REST.max(begun.elapsed().saturating_sub(waited) * SHARE);
-    *packs = Some(node.store.pack_count());
-    tracing::info!(?done, "garbage was collected");
-    done.map(drop)
 }
 
 #[cfg(test)]
