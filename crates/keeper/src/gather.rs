@@ -55,8 +55,8 @@ impl Gathered {
     pub(crate) fn pages(&mut self, region: &RegionName, pages: &[u32], bytes: &[u8]) -> Result<()> {
         let known = self.base.tables().get(region);
         let changed = self.changed.entry(region.clone()).or_default();
-        for (&page, content) in pages.iter().zip(bytes.as_chunks::<PAGE_SIZE>().0) {
-            let hash = PageHash::of(content);
+        let contents = bytes.as_chunks().0;
+        for ((&page, content), hash) in pages.iter().zip(contents).zip(PageHash::of_all(contents)) {
             let former = known.map_or(PageHash::ZERO_PAGE, |table| table.get(page));
             if hash == former {
                 changed.remove(&page);

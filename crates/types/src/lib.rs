@@ -5,6 +5,7 @@
 
 mod delta;
 mod generations;
+mod hash_pages;
 mod ids;
 mod machine;
 mod page;

@@ -148,28 +148,30 @@ impl<'a> FrameCheck<'a> {
     ) -> Result<(Vec<bool>, Option<Error>), Error> {
         let content = decoder.decode_checked(pack, number)?;
         let frame = &pack.frames()[number as usize];
-        let (pages, _) = content.pages.as_chunks();
-        let mut first = None;
-        let mut completed: Page;
-        let mut wrong = Vec::with_capacity(pages.len());
-        for (slot, (page, name)) in pages.iter().zip(names_of(frame, names)).enumerate() {
-            let (page, done) = match content.bases.get(slot) {
-                None => (page, Ok(())),
-                Some(base) => {
-                    completed = *page;
-                    let done = self.store.complete(&mut completed, &PageHash(*base), pack, number);
-                    (&completed, done)
+        let mut completed: Vec<Page> = Vec::new();
+        let mut problems: Vec<Option<Error>> = Vec::new();
+        let pages = match content.pages.as_chunks().0 {
+            whole if content.bases.is_empty() => whole,
+            changes => {
+                completed.extend(changes);
+                for (page, base) in completed.iter_mut().zip(content.bases) {
+                    match self.store.complete(page, &PageHash(*base), pack, number) {
+                        Err(e) if e.is_gone() => return Err(e),
+                        done => problems.push(done.err()),
+                    }
                 }
-            };
-            let problem = match done {
-                Ok(()) if PageHash::of(page) == *name => None,
-                Ok(()) => Some(broken(pack, frame, "holds other pages than the index says")),
-                Err(e) if e.is_gone() => return Err(e),
-                Err(e) => Some(e),
-            };
-            wrong.push(problem.is_some());
-            first = first.or(problem);
+                &completed
+            }
+        };
+        problems.resize_with(pages.len(), || None);
+        for ((problem, found), name) in
+            problems.iter_mut().zip(PageHash::of_all(pages)).zip(names_of(frame, names))
+        {
+            if problem.is_none() && found != *name {
+                *problem = Some(broken(pack, frame, "holds other pages than the index says"));
+            }
         }
-        Ok((wrong, first))
+        let wrong = problems.iter().map(Option::is_some).collect();
+        Ok((wrong, problems.into_iter().flatten().next()))
     }
 }
