@@ -16,10 +16,11 @@ use watari_qemu::{
     AGENT_SOCKET, Accel, AccelProbe, BootFiles, GDB_SOCKET, Launch, MemoryBacking, Monitor, QMP_SOCKET, Qemu,
     RAM_BLOCK_MAIN, RamBlock, SERIAL_SOCKET, VNC_SOCKET,
 };
-use watari_ram::{Born, ProcessMemory};
+use watari_ram::{Born, ProcessMemory, TrackerKind};
 use watari_store::{NodeKey, Store};
 use watari_types::{Boot, PAGE_SIZE, PageSet, RegionName, SnapshotId};
 
+use crate::arrival::Arrival;
 use crate::heads;
 use crate::history::History;
 use crate::home::{Home, MachineHome};
@@ -58,6 +59,9 @@ pub(crate) struct Newborn {
     pub(crate) monitor: Monitor,
     pub(crate) state_file: File,
     pub(crate) record: InstanceRecord,
+    /// Whether there may be pages of its memory that are not there yet.
+    pub(crate) may_wait: bool,
+    pub(crate) arrival: Option<Arrival>,
 }
 
 impl Newborn {
@@ -73,6 +77,7 @@ impl Newborn {
 
     /// Ends the QEMU that was started.
     pub(crate) fn end(&mut self, home: &MachineHome) {
+        self.arrival = None;
         if let Some(child) = &mut self.child {
             let _ = child.kill();
             let _ = child.wait();
@@ -173,15 +178,27 @@ impl Ground {
         Ok(GuestMemory::Shared(Arc::new(head.into())))
     }
 
-    /// Starts to observe QEMU's RAM blocks. What was written before counts as unwritten.
+    /// Starts to observe QEMU's RAM blocks, of which main memory may be `arrival`'s. What was written before counts as
+    /// unwritten.
     pub(crate) fn arm(
         &self,
         record: &InstanceRecord,
         blocks: &[RamBlock],
         memory: &GuestMemory,
+        arrival: Option<&Arrival>,
     ) -> Result<Ram> {
         let ranges = ram::ranges(blocks, memory)?;
-        Ram::arm(record.qemu_pid, record.uffd, ranges, self.settings.tracker_choice())
+        let arm = || Ram::arm(record.qemu_pid, record.uffd, ranges.clone(), self.settings.tracker_choice());
+        let mut ram = arm()?;
+        if let Some(arriving) = arrival.map(Arrival::progress) {
+            if ram.tracker() == TrackerKind::Compare {
+                // It has compared pages that were not there.
+                arriving.wait();
+                ram = arm()?;
+            }
+            ram.arriving(Some(arriving));
+        }
+        Ok(ram)
     }
 
     /// Starts QEMU, its guest not running, with a userfaultfd in its address space where the host allows it.
@@ -198,7 +215,7 @@ impl Ground {
             .map_err(|e| Error::DeviceState { source: e.into() })?
             .into();
         let mut command = self.launch(&binary, accel, memory, &state_file, (incoming, gdb))?;
-        let Born { child, uffd } = watari_ram::spawn(&mut command)?;
+        let Born { child, uffd, kernel_waits } = watari_ram::spawn(&mut command)?;
         let mut record = InstanceRecord {
             qemu_pid: child.id(),
             qemu_started: process_started(child.id()).ok_or(Error::NotThere { pid: child.id() })?,
@@ -209,13 +226,15 @@ impl Ground {
             ready: false,
             held: false,
             gdb,
+            arriving: None,
             epoch: self.before.epoch.next(),
         };
         save_json(&self.home.instance(), &record)?;
         match self.monitor_of(&record) {
             Ok(monitor) => {
                 record.qemu_version = monitor.version().to_string();
-                Ok(Newborn { child: Some(child), monitor, state_file, record })
+                let child = Some(child);
+                Ok(Newborn { child, monitor, state_file, record, may_wait: kernel_waits, arrival: None })
             }
             Err(error) => {
                 kill_if_same(record.qemu_pid, record.qemu_started);
@@ -327,7 +346,7 @@ impl Ground {
         memory: GuestMemory,
         ram: Ram,
     ) -> Result<(Instance, Option<Child>)> {
-        let Newborn { child, monitor, state_file, mut record } = newborn;
+        let Newborn { child, monitor, state_file, mut record, arrival, may_wait: _ } = newborn;
         record.ready = true;
         save_json(&self.home.instance(), &record)?;
         let (phase, reason) = if record.held { (Phase::Paused, "paused") } else { (Phase::Running, "") };
@@ -341,7 +360,9 @@ impl Ground {
             accelerator: record.accel.to_string(),
             tracker: ram.tracker().to_string(),
             absent_disk_pages: 0,
+            absent_ram_pages: 0,
         };
+        let arriving = arrival.as_ref().map(Arrival::progress);
         let mut staging = Staging::default();
         staging.expect(0);
         let instance = Instance {
@@ -352,7 +373,8 @@ impl Ground {
             monitor,
             ram,
             hydrations: disks.iter().map(Disk::hydrate).collect(),
-            board: Board::new(status, disks.clone()),
+            board: Board::new(status, disks.clone(), arriving),
+            arrival,
             disks,
             staging,
             record,

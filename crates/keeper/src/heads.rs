@@ -15,6 +15,7 @@ use watari_store::Store;
 use watari_types::{PAGE_SIZE, PageTable, SnapshotId};
 
 use crate::home::Home;
+use crate::memory::threads;
 use crate::{Error, Result};
 
 /// Opens the head of `snapshot`, having it made first if it is not there ([`make`]), and holds it.
@@ -42,8 +43,7 @@ pub(crate) fn hold(
 
 /// Fills guest memory (a head, or a machine's own) with what the snapshot holds. Zero pages stay holes.
 pub(crate) fn fill(file: &File, path: &Path, store: &Store, memory: &PageTable) -> Result<()> {
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(8);
-    store.read_pages(memory.iter(), threads, &|page, bytes| {
+    store.read_pages(memory.iter(), threads(), &|page, bytes| {
         file.write_all_at(bytes, u64::from(page) * PAGE_SIZE as u64)
     })?;
     tracing::debug!(path = %path.display(), pages = memory.len(), "memory filled");

@@ -11,7 +11,8 @@
 //! machines/NAME/boot/         kernel and initrd
 //! machines/NAME/*.log         serial console, QEMU, keeper
 //! store/                      packs, snapshots, refs
-//! run/node, run/NAME/…        sockets
+//! cache/                      what can be had elsewhere, and may be removed at any time
+//! run/node, run/NAME/…        sockets, and what is known of the instance that runs
 //! run/.ephemeral/N/…          all there is of an instance that is no machine's
 //! ```
 //!
@@ -53,6 +54,11 @@ impl Home {
     /// The folder everything lies in.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What is remembered of packs in depots.
+    pub fn remembered_packs(&self) -> PathBuf {
+        self.root.join("cache/packs")
     }
 
     /// The node's key, in PEM-less raw form as the store writes it.
@@ -192,6 +198,11 @@ impl MachineHome {
     /// What a new keeper needs to take a running QEMU over.
     pub fn instance(&self) -> PathBuf {
         self.run.join("instance.json")
+    }
+
+    /// Which pages of a resumed machine's memory have arrived, while some have not.
+    pub(crate) fn arrived(&self) -> PathBuf {
+        self.run.join("arrived")
     }
 
     /// The file whose lock makes a process the machine's only owner.

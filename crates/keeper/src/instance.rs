@@ -1,22 +1,23 @@
 //! One run of a machine: a QEMU process, its RAM under observation, its disks, its place in the history.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use watari_disk::{Disk, Hydration, Sealed, nbd};
+use watari_disk::{DeferredFlushes, Disk, Hydration, Sealed, nbd};
 use watari_qemu::{Accel, Agent, Monitor, RunState, STATE_PATH};
 use watari_ram::RemoteFd;
 use watari_store::{NodeKey, Regions};
-use watari_types::Epoch;
+use watari_types::{Epoch, SnapshotId};
 
+use crate::arrival::Arrival;
 use crate::history::History;
 use crate::home::MachineHome;
 use crate::memory::GuestMemory;
 use crate::protocol::NetworkAction;
-use crate::ram::Ram;
+use crate::ram::{self, Ram};
 use crate::record::{MachineFile, MachineState, Phase, Point, save_json};
 use crate::staging::Staging;
 use crate::status::Board;
@@ -26,6 +27,8 @@ use crate::{Error, Result};
 const AGENT_LIMIT: Duration = Duration::from_secs(3);
 /// How long a guest may take to let go of a network card.
 const REPLACE_LIMIT: Duration = Duration::from_secs(10);
+/// Pages that are released while the guest stands still once: 256 MiB.
+const RELEASED_AT_ONCE: u32 = 1 << 16;
 
 /// A running machine. Whoever holds the instance is the only one who changes it.
 pub(crate) struct Instance {
@@ -35,6 +38,8 @@ pub(crate) struct Instance {
     pub(crate) history: History,
     pub(crate) monitor: Monitor,
     pub(crate) ram: Ram,
+    /// Memory that is still being filled.
+    pub(crate) arrival: Option<Arrival>,
     pub(crate) disks: Vec<Disk>,
     pub(crate) staging: Staging,
     pub(crate) board: Board,
@@ -70,8 +75,22 @@ pub(crate) struct InstanceRecord {
     /// Whether a debugger may stop and continue the guest.
     #[serde(default)]
     pub gdb: bool,
+    /// What its memory is still being filled with.
+    #[serde(default)]
+    pub arriving: Option<ArrivingMemory>,
     /// Which activation of the machine this is.
     pub epoch: Epoch,
+}
+
+/// Main memory that is on its way, and where it is in QEMU: the monitor cannot be asked while QEMU waits for a page.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct ArrivingMemory {
+    /// The snapshot that it comes from.
+    pub snapshot: SnapshotId,
+    /// Its first address.
+    pub start: u64,
+    /// Its length.
+    pub bytes: u64,
 }
 
 impl Instance {
@@ -95,6 +114,51 @@ impl Instance {
         self.history.advance(point, regions)?;
         self.board.set_generation(point.generation);
         self.save_state()
+    }
+
+    /// All of memory has arrived: from now on nobody waits for any page of it. The guest stands still for some milliseconds
+    /// for each part, as what protects its pages is lost by that and set up anew.
+    pub(crate) fn memory_has_arrived(&mut self) -> Result<()> {
+        let Some(arrival) = self.arrival.take() else { return Ok(()) };
+        if let Err(error) = self.release(&arrival) {
+            self.arrival = Some(arrival);
+            return Err(error);
+        }
+        self.ram.arriving(None);
+        self.board.memory_has_arrived();
+        self.record.arriving = None;
+        save_json(&self.home.instance(), &self.record)?;
+        let _ = fs::remove_file(self.home.arrived());
+        Ok(())
+    }
+
+    fn release(&mut self, arrival: &Arrival) -> Result<()> {
+        let main = ram::main_memory(self.ram.ranges())?;
+        let end = self.ram.ranges()[main].pages();
+        for start in (0..end).step_by(RELEASED_AT_ONCE as usize) {
+            let pages = start..end.min(start.saturating_add(RELEASED_AT_ONCE));
+            let began = Instant::now();
+            self.while_held(|instance| instance.ram.release(main, pages, arrival))?;
+            tracing::debug!(from = start, held = ?began.elapsed(), "a part of memory is there");
+        }
+        Ok(())
+    }
+
+    /// Does something while the guest stands still.
+    fn while_held<T>(&mut self, work: impl FnOnce(&mut Instance) -> Result<T>) -> Result<T> {
+        if !self.is_running() {
+            return work(self);
+        }
+        for disk in &self.disks {
+            disk.flush().map_err(Error::disk("flush"))?;
+        }
+        let flushes: Vec<DeferredFlushes> = self.disks.iter().map(Disk::defer_flushes).collect();
+        let done = self.monitor.stop().map_err(Error::from).and_then(|()| work(self));
+        let redeemed =
+            flushes.into_iter().try_for_each(DeferredFlushes::redeem).map_err(Error::disk("flush"));
+        self.monitor.cont()?;
+        redeemed?;
+        done
     }
 
     /// Holds the guest, because a person asked for it. After an error it runs as before.

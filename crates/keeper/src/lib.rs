@@ -11,6 +11,7 @@
 //! * [`home`] and [`record`]: what lies where, and what is written down; [`lock`]: who may touch it;
 //! * [`protocol`] and [`client`]: how the daemon speaks to a keeper;
 //! * `start`: power on, resume, or take over a QEMU whose keeper died;
+//! * `arrival`: memory that is filled while its guest runs already;
 //! * `capture`: a snapshot while the guest runs;
 //! * `rewind`: a run is given up for a restore, which goes on with its memory;
 //! * [`heads`]: memory that clones share.
@@ -18,6 +19,7 @@
 //! A keeper lives as long as its machine. When it is killed, QEMU lives on: its guest waits for the disk server
 //! to return, and the next keeper [adopts](protocol::Start::Adopt) it.
 
+mod arrival;
 mod capture;
 pub mod client;
 mod dump;

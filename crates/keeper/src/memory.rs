@@ -67,6 +67,11 @@ impl GuestMemory {
     }
 }
 
+/// How many threads read memory while nothing else is to be done.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get()).min(8)
+}
+
 fn populated(fd: BorrowedFd<'_>, pages: u32) -> std::io::Result<PageSet> {
     let page = PAGE_SIZE as u64;
     let mut set = PageSet::new();

@@ -164,6 +164,9 @@ pub struct Status {
     pub tracker: String,
     /// Pages of its disks that still lie in the store only.
     pub absent_disk_pages: u64,
+    /// Pages of its memory that do.
+    #[serde(default)]
+    pub absent_ram_pages: u64,
 }
 
 /// What is left of a machine that was ended for its restore.

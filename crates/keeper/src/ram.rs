@@ -2,8 +2,9 @@
 
 use watari_qemu::{RAM_BLOCK_MAIN, RamBlock};
 use watari_ram::{Backing, ProcessMemory, Range, RemoteFd, Tracker, TrackerChoice, TrackerKind};
-use watari_types::{PAGE_SIZE, PageSet, Region, RegionName};
+use watari_types::{PAGE_SIZE, PageSet, Region, RegionKind, RegionName};
 
+use crate::arrival::{Arrival, Arriving};
 use crate::memory::GuestMemory;
 use crate::{Error, Result};
 
@@ -14,6 +15,8 @@ pub(crate) struct Ram {
     tracker: Box<dyn Tracker>,
     /// Pages that may differ from the last snapshot, per range; emptied only when a snapshot is published.
     unpublished: Vec<PageSet>,
+    /// How far main memory is that is still being filled.
+    arriving: Option<Arriving>,
 }
 
 impl Ram {
@@ -27,12 +30,19 @@ impl Ram {
         let memory = ProcessMemory::open(pid)?;
         let tracker = watari_ram::arm(pid, uffd, ranges.clone(), choice)?;
         let unpublished = vec![PageSet::new(); ranges.len()];
-        Ok(Ram { memory, ranges, tracker, unpublished })
+        Ok(Ram { memory, ranges, tracker, unpublished, arriving: None })
+    }
+
+    /// Main memory is still being filled, or is no more.
+    pub(crate) fn arriving(&mut self, arriving: Option<Arriving>) {
+        self.arriving = arriving;
     }
 
     /// Marks pages of a range as possibly different from the last snapshot.
     pub(crate) fn distrust(&mut self, range: usize, pages: &PageSet) {
-        self.unpublished[range].union_with(pages);
+        let mut pages = pages.clone();
+        self.forget_absent(range, &mut pages);
+        self.unpublished[range].union_with(&pages);
     }
 
     /// How pages are tracked.
@@ -60,11 +70,45 @@ impl Ram {
         let mut written = vec![PageSet::new(); self.ranges.len()];
         // Also what a failing scan found before it failed must stay counted.
         let scanned = self.tracker.scan(&mut written);
+        written.iter_mut().enumerate().for_each(|(range, pages)| self.forget_absent(range, pages));
         for (all, new) in self.unpublished.iter_mut().zip(&written) {
             all.union_with(new);
         }
         scanned?;
         Ok(written)
+    }
+
+    /// Takes out pages that have not arrived. To the tracker these have nothing that would prove them unwritten, but nobody can
+    /// have written to them.
+    fn forget_absent(&self, range: usize, pages: &mut PageSet) {
+        if let Some(arriving) = self.arriving.as_ref().filter(|_| is_main(&self.ranges[range].name)) {
+            let absent: PageSet = pages.iter().filter(|page| arriving.is_absent(*page)).collect();
+            pages.subtract(&absent);
+        }
+    }
+
+    /// Nobody is to wait for any of these pages of a range any more: see [`watari_ram::Faults::release`]. The guest stands
+    /// still.
+    pub(crate) fn release(
+        &mut self,
+        range: usize,
+        pages: std::ops::Range<u32>,
+        arrival: &Arrival,
+    ) -> Result<()> {
+        self.scan()?;
+        let mut lost = PageSet::new();
+        lost.insert_range(pages.clone());
+        let released = arrival.release(pages);
+        let mut written = vec![PageSet::new(); self.ranges.len()];
+        let scanned = self.tracker.scan(&mut written);
+        if released.is_ok() && scanned.is_ok() {
+            written[range].subtract(&lost);
+        } else {
+            written[range].union_with(&lost);
+        }
+        self.unpublished.iter_mut().zip(&written).for_each(|(all, new)| all.union_with(new));
+        released?;
+        Ok(scanned?)
     }
 
     /// The guest stands still, and what the last scan reported has been read: the tracker may rely on that.
@@ -115,6 +159,11 @@ pub(crate) fn ranges(blocks: &[RamBlock], memory: &GuestMemory) -> Result<Vec<Ra
 pub(crate) fn main_memory(ranges: &[Range]) -> Result<usize> {
     ranges
         .iter()
-        .position(|r| r.name.rest() == RAM_BLOCK_MAIN)
+        .position(|range| is_main(&range.name))
         .ok_or_else(|| Error::MissingBlock { block: RAM_BLOCK_MAIN.to_owned() })
+}
+
+/// Whether a region is main memory.
+pub(crate) fn is_main(region: &RegionName) -> bool {
+    region.kind() == RegionKind::Ram && region.rest() == RAM_BLOCK_MAIN
 }

@@ -1,12 +1,14 @@
 //! A running machine is given up for one of its snapshots, and its memory is what the next run starts with.
 //!
-//! First, while the guest runs, everything that a resume reads is checked: a machine that runs is not given up for
-//! a snapshot that is damaged. Then it is captured, unless what it leaves behind is not wanted, and does not go on
-//! from that instant. Then memory that was not written since the last snapshot, and is the same in the
-//! snapshot wanted, stays as it is: how long nothing runs depends on what changed, not on the machine's size.
+//! Memory that was not written since the last snapshot, and is the same in the snapshot wanted, stays as it is: how long
+//! it takes depends on what changed, not on the machine's size. So first, while the guest runs, everything else that a resume
+//! reads is checked: a machine that runs is not given up for a snapshot that is damaged. Then it is captured, unless what it
+//! leaves behind is not wanted, and does not go on from that instant. What it has written meanwhile is checked, too, and only
+//! then it is ended.
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -17,7 +19,7 @@ use watari_types::{PAGE_SIZE, PageSet, PageTable, RegionKind, RegionName, Snapsh
 use crate::capture;
 use crate::ground::open_in;
 use crate::instance::Instance;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, threads};
 use crate::protocol::{GivenUp, Progress};
 use crate::ram;
 use crate::record::Point;
@@ -48,47 +50,90 @@ pub(crate) fn give_up(
     let store = instance.history.store().clone();
     store.refresh()?;
     let tables = store.page_tables(snapshot)?;
-    check(&store, &tables)?;
+    check_all_but_memory(&store, &tables)?;
+    let mut memory = Returning::new(instance, &tables)?;
+    memory.check(&store)?;
     let kept = keep.map(|message| capture::last_checkpoint(instance, message, progress)).transpose();
     let kept = kept.map_err(|error| Error::NotKept(Box::new(error)))?;
-    let memory_is_ready = rewind(instance, &store, &tables, end)?;
+    let pages = memory.stop_and_check(instance, &store).inspect_err(|_| {
+        if instance.is_running()
+            && let Err(error) = instance.monitor.cont()
+        {
+            tracing::error!(error = &error as &dyn std::error::Error, "the guest stays held");
+        }
+    })?;
+    end();
+    // Nothing of what it was filled with may come in between.
+    instance.arrival = None;
+    let memory_is_ready = match &instance.memory {
+        GuestMemory::Own(file) => {
+            tracing::debug!(pages = pages.len(), "memory goes back");
+            bring_back(file, &store, &memory.table, &pages)?;
+            true
+        }
+        GuestMemory::Shared(_) => false,
+    };
     Ok(GivenUp { memory_is_ready, kept: kept.map(|done| Point { generation: done.generation, id: done.id }) })
 }
 
-/// Has the guest ended by `end`. Returns whether its memory holds what `tables` say.
-fn rewind(
-    instance: &mut Instance,
-    store: &Store,
-    tables: &BTreeMap<RegionName, PageTable>,
-    end: impl FnOnce(),
-) -> Result<bool> {
-    let GuestMemory::Own(file) = &instance.memory else {
-        end();
-        return Ok(false);
-    };
-    let main = ram::main_memory(instance.ram.ranges())?;
-    let (name, nothing) = (&instance.ram.ranges()[main].name, PageTable::default());
-    let wanted = tables.get(name).unwrap_or(&nothing);
-    let mut other = instance.history.table(name).unwrap_or(&nothing).differing(wanted);
-    if let Err(error) = instance.monitor.stop().map_err(Error::from).and_then(|()| instance.ram.scan()) {
-        if instance.is_running() {
-            instance.monitor.cont()?;
-        }
-        return Err(error);
+/// Main memory that is to hold what a snapshot does.
+struct Returning {
+    /// Its place among the tracked ranges.
+    range: usize,
+    /// What it is to hold.
+    table: PageTable,
+    /// The pages that may hold something else.
+    other: PageSet,
+}
+
+impl Returning {
+    /// As far as is known while the guest runs on.
+    fn new(instance: &Instance, tables: &BTreeMap<RegionName, PageTable>) -> Result<Returning> {
+        let range = ram::main_memory(instance.ram.ranges())?;
+        let table = tables.get(&instance.ram.ranges()[range].name).cloned().unwrap_or_default();
+        let mut memory = Returning { range, table, other: PageSet::new() };
+        memory.other = memory.different(instance);
+        Ok(memory)
     }
-    end();
-    other.union_with(&instance.ram.unpublished()[main]);
-    let failed = |source| Error::Memory { bytes: instance.file.config.memory_bytes, source };
-    let file = File::from(file.try_clone().map_err(failed)?);
-    other.union_with(&emptied(&file, wanted, &other).map_err(failed)?);
-    tracing::debug!(pages = other.len(), "memory goes back");
-    bring_back(&file, store, wanted, &other)?;
-    Ok(true)
+
+    /// The pages that hold something else, as far as is known without a scan.
+    fn different(&self, instance: &Instance) -> PageSet {
+        if let GuestMemory::Shared(_) = &instance.memory {
+            // It is left to the others who share it.
+            return self.table.pages();
+        }
+        let name = &instance.ram.ranges()[self.range].name;
+        let nothing = PageTable::default();
+        let mut other = instance.history.table(name).unwrap_or(&nothing).differing(&self.table);
+        other.union_with(&instance.ram.unpublished()[self.range]);
+        other
+    }
+
+    fn check(&self, store: &Store) -> Result<()> {
+        let pages = self.other.iter().map(|page| (page, self.table.get(page)));
+        Ok(store.check_readable(pages, threads())?)
+    }
+
+    /// Holds the guest, finds all that is to be brought back, and checks what was not checked before.
+    fn stop_and_check(&mut self, instance: &mut Instance, store: &Store) -> Result<PageSet> {
+        instance.monitor.stop()?;
+        instance.ram.scan()?;
+        let mut all = self.different(instance);
+        if let GuestMemory::Own(file) = &instance.memory {
+            let failed = |source| Error::Memory { bytes: instance.file.config.memory_bytes, source };
+            let file = File::from(file.try_clone().map_err(failed)?);
+            all.union_with(&emptied(&file, &self.table, &all).map_err(failed)?);
+        }
+        let checked = std::mem::replace(&mut self.other, all.clone());
+        self.other.subtract(&checked);
+        self.check(store)?;
+        Ok(all)
+    }
 }
 
 /// Pages of disks are looked up and not read: there may be very many, and they come when the guest asks for them.
-fn check(store: &Store, tables: &BTreeMap<RegionName, PageTable>) -> Result<()> {
-    for (region, table) in tables {
+fn check_all_but_memory(store: &Store, tables: &BTreeMap<RegionName, PageTable>) -> Result<()> {
+    for (region, table) in tables.iter().filter(|(region, _)| !ram::is_main(region)) {
         match region.kind() {
             RegionKind::Disk => {
                 // Which looks for new packs, so that few are left.
@@ -121,20 +166,17 @@ fn emptied(file: &File, table: &PageTable, other: &PageSet) -> std::io::Result<P
     Ok(emptied)
 }
 
-fn bring_back(file: &File, store: &Store, table: &PageTable, pages: &PageSet) -> Result<()> {
+fn bring_back(file: &OwnedFd, store: &Store, table: &PageTable, pages: &PageSet) -> Result<()> {
     let failed = |source| Error::Memory { bytes: pages.len() * PAGE, source };
+    let file = File::from(file.try_clone().map_err(failed)?);
     let zero: PageSet = pages.iter().filter(|page| table.get(*page).is_zero_page()).collect();
     for run in zero.runs() {
         let (start, end) = (u64::from(run.start) * PAGE, u64::from(run.end) * PAGE);
-        fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, end - start)
+        fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, end - start)
             .map_err(|errno| failed(errno.into()))?;
     }
     let pages = pages.iter().map(|page| (page, table.get(page)));
     Ok(store.read_pages(pages, threads(), &|page, bytes| file.write_all_at(bytes, u64::from(page) * PAGE))?)
-}
-
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get()).min(8)
 }
 
 #[cfg(test)]

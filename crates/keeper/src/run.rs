@@ -13,6 +13,7 @@ use watari_qemu::Event;
 use watari_store::NodeKey;
 use watari_types::MachineName;
 
+use crate::arrival::Arrival;
 use crate::ground::{Ground, last_words};
 use crate::home::{Home, MachineHome};
 use crate::instance::{Instance, set_clock};
@@ -82,6 +83,7 @@ fn attend(
     let listener = UnixListener::bind(&socket).map_err(Error::io("listen on", &socket))?;
     let events = instance.monitor.events();
     let has_debugger = instance.record.gdb;
+    let arriving = instance.arrival.as_ref().map(Arrival::progress);
     let desk = Desk {
         board: instance.board.clone(),
         ending: ending.clone(),
@@ -106,6 +108,10 @@ fn attend(
     })?;
     let follower = desk.clone();
     spawn("debugger", move || changed.iter().for_each(|()| follower.follow_debugger()))?;
+    if let Some(progress) = arriving {
+        let desk = desk.clone();
+        spawn("arrived", move || desk.see_memory_arrive(&progress))?;
+    }
     spawn("socket", move || server::serve(listener, desk))?;
     if goes_on {
         let home = home.clone();
@@ -128,11 +134,13 @@ fn finish(instance: &Mutex<Instance>, board: &Board, phase: Phase, reason: &str)
     let mut instance = instance.lock().unwrap_or_else(PoisonError::into_inner);
     tracing::info!(?phase, reason, "the machine ended");
     instance.hydrations.clear();
+    instance.arrival = None;
     for disk in &instance.disks {
         disk.flush().map_err(Error::disk("flush"))?;
     }
     instance.state(phase, reason.to_owned()).save(&instance.home)?;
-    for left in [instance.home.instance(), instance.home.socket("keeper"), instance.home.socket("disks")] {
+    let home = &instance.home;
+    for left in [home.instance(), home.arrived(), home.socket("keeper"), home.socket("disks")] {
         let _ = fs::remove_file(left);
     }
     board.end(phase, reason);

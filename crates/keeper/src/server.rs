@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use watari_types::{ErrorKind, ErrorReport};
 
+use crate::arrival::Arriving;
 use crate::capture;
 use crate::instance::Instance;
 use crate::process::kill_if_same;
@@ -147,6 +148,19 @@ impl Desk {
     /// Sees what a debugger has done to the guest, once nothing else is being done to it.
     pub(crate) fn follow_debugger(&self) {
         drop(self.instance());
+    }
+
+    /// Waits until all of memory is there, and does what is due then, once nothing else is being done.
+    pub(crate) fn see_memory_arrive(&self, progress: &Arriving) {
+        if !progress.wait() {
+            return;
+        }
+        if let Err(error) = self.instance().memory_has_arrived() {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "who touches new memory has to wait for it"
+            );
+        }
     }
 
     fn instance(&self) -> MutexGuard<'_, Instance> {

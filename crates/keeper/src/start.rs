@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!  boot     disks → disk server → empty memory ─→ QEMU ─────────────→ arm ──────────────────→ cont
-//!  resume   history → disks → disk server → memory filled ┬→ small blocks → arm → devices → cont
-//!           QEMU (incoming) ──────────────────────────────┘
+//!  resume   history → disks → disk server → memory checked ┬→ small blocks → arm → devices → cont
+//!           QEMU (incoming) ───────────────────────────────┴→ memory arrives ─────────────────────→
 //!  adopt    disks → disk server → QEMU runs already: its monitor, its memory, its userfaultfd → arm
 //! ```
+//!
+//! Where the host does not allow memory to arrive while the guest runs ([`arrival`](crate::arrival)), it is filled where it is
+//! checked otherwise.
 //!
 //! A machine's lock is held from before the first step. Until `cont` a failure ends QEMU and leaves the machine
 //! as it was, except that a resume has replaced its disks and its head: the machine stands at the snapshot then.
@@ -19,16 +22,19 @@ use std::time::Duration;
 
 use watari_disk::{Disk, nbd};
 use watari_qemu::{QMP_SOCKET, RAM_BLOCK_MAIN, STATE_PATH};
-use watari_types::RegionName;
+use watari_ram::{Faults, Range, TrackerChoice};
+use watari_store::Store;
+use watari_types::{PageTable, RegionName};
 
+use crate::arrival::Arrival;
 use crate::ground::{Ground, Newborn, connect_monitor, fill_small_blocks, open_in, write_all};
 use crate::heads;
 use crate::history::History;
-use crate::instance::{Instance, InstanceRecord};
-use crate::memory::GuestMemory;
+use crate::instance::{ArrivingMemory, Instance, InstanceRecord};
+use crate::memory::{GuestMemory, threads};
 use crate::process::{kill_if_same, process_started};
 use crate::protocol::{MemoryFrom, NetworkAction, Start};
-use crate::ram::Ram;
+use crate::ram::{self, Ram};
 use crate::record::{NetworkStart, Point, load_json};
 use crate::{Error, Result};
 
@@ -41,6 +47,17 @@ struct Loaded {
     devices: Vec<u8>,
     disks: Vec<Disk>,
     server: nbd::Server,
+}
+
+/// What becomes of a resumed machine's main memory before its first step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// It holds what the snapshot does already.
+    IsThere,
+    /// It is filled.
+    IsFilled,
+    /// It arrives later. Now it is only checked to be readable.
+    Arrives,
 }
 
 impl Ground {
@@ -64,7 +81,7 @@ impl Ground {
         let mut newborn = self.spawn(&memory, false, false)?;
         newborn.record.held = held;
         let started = (|| {
-            let mut ram = self.arm(&newborn.record, &newborn.monitor.ram_blocks()?, &memory)?;
+            let mut ram = self.arm(&newborn.record, &newborn.monitor.ram_blocks()?, &memory, None)?;
             self.distrust(&mut ram, &history, &memory)?;
             ram.settle();
             newborn.set_going()?;
@@ -78,17 +95,21 @@ impl Ground {
         self,
         point: Point,
         network: &NetworkStart,
-        memory: MemoryFrom,
+        from: MemoryFrom,
         gdb: bool,
     ) -> Result<(Instance, Option<Child>)> {
-        let is_filled = memory != MemoryFrom::Store;
-        let memory = self.memory_for(point, memory)?;
+        let memory = self.memory_for(point, from)?;
         let listener = self.listen()?;
+        let content = match from {
+            MemoryFrom::Store if self.may_arrive() => Content::Arrives,
+            MemoryFrom::Store => Content::IsFilled,
+            MemoryFrom::Head | MemoryFrom::StandardInput => Content::IsThere,
+        };
         // QEMU takes as long to start as its state takes to be read, and needs none of it for that: it waits at
         // the disk socket meanwhile. Should there be nothing to wait for, the socket is closed and QEMU gives up.
         let (snapshot, newborn) = std::thread::scope(|scope| {
             let newborn = scope.spawn(|| self.spawn(&memory, true, gdb));
-            let snapshot = self.load(point, listener, (!is_filled).then_some(&memory));
+            let snapshot = self.load(point, listener, &memory, content);
             let newborn =
                 newborn.join().unwrap_or_else(|_| Err(Error::Internal("starting QEMU panicked".into())));
             (snapshot, newborn)
@@ -101,6 +122,9 @@ impl Ground {
         newborn.record.held = gdb;
         let Loaded { history, devices, disks, server } = snapshot;
         let started = (|| {
+            if content == Content::Arrives {
+                self.let_arrive(&mut newborn, &history, point, &memory)?;
+            }
             let ram = self.load_into(&newborn, &history, &devices, &memory)?;
             self.before_first_step(&newborn.monitor, network)?;
             if gdb {
@@ -118,6 +142,34 @@ impl Ground {
         Ok((instance, child))
     }
 
+    /// Whether memory may arrive while the guest runs. The kernel must tell what is written meanwhile: nobody can compare
+    /// pages that are not there.
+    fn may_arrive(&self) -> bool {
+        self.settings.tracker_choice() == TrackerChoice::Best && watari_ram::can_watch()
+    }
+
+    /// Has main memory, which is empty, arrive from now on; or fills it, where QEMU cannot be made to wait for it.
+    fn let_arrive(
+        &self,
+        newborn: &mut Newborn,
+        history: &History,
+        point: Point,
+        memory: &GuestMemory,
+    ) -> Result<()> {
+        let Some(table) = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?) else { return Ok(()) };
+        let ranges = ram::ranges(&newborn.monitor.ram_blocks()?, memory)?;
+        let range = &ranges[ram::main_memory(&ranges)?];
+        let record = &mut newborn.record;
+        let Some(uffd) = record.uffd.filter(|_| newborn.may_wait) else {
+            return fill(memory, history.store(), table);
+        };
+        let faults = Faults::watch(record.qemu_pid, uffd, range)?;
+        let arrival = Arrival::begin(faults, history.store(), table.clone(), &self.home.arrived())?;
+        newborn.arrival = Some(arrival);
+        record.arriving = Some(ArrivingMemory { snapshot: point.id, start: range.start, bytes: range.bytes });
+        Ok(())
+    }
+
     /// Gives a QEMU whose main memory is filled the rest of what the snapshot holds, its devices last. What loading these
     /// changes in memory is the first that is tracked.
     pub(crate) fn load_into(
@@ -129,7 +181,7 @@ impl Ground {
     ) -> Result<Ram> {
         let blocks = newborn.monitor.ram_blocks()?;
         fill_small_blocks(&newborn.record, history, &blocks)?;
-        let mut ram = self.arm(&newborn.record, &blocks, memory)?;
+        let mut ram = self.arm(&newborn.record, &blocks, memory, newborn.arrival.as_ref())?;
         ram.settle();
         write_all(&newborn.state_file, devices)?;
         newborn.monitor.load_devices(Path::new(STATE_PATH), LOAD_LIMIT)?;
@@ -137,7 +189,13 @@ impl Ground {
     }
 
     /// Takes a snapshot out of the store: disks that have its content, and memory where that is to be filled.
-    fn load(&self, point: Point, listener: UnixListener, memory: Option<&GuestMemory>) -> Result<Loaded> {
+    fn load(
+        &self,
+        point: Point,
+        listener: UnixListener,
+        memory: &GuestMemory,
+        content: Content,
+    ) -> Result<Loaded> {
         let history = self.history_at(point)?;
         let devices =
             history.store().device_state(point.id)?.ok_or(Error::NoMemoryImage { snapshot: point.id })?;
@@ -147,11 +205,12 @@ impl Ground {
         history.refs().set_head(point.generation, point.id, &history.store().lease()?)?;
         let disks = self.create_disks(&history, remains)?;
         let server = self.serve(listener, &disks)?;
-        let table = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?);
-        if let (Some(memory), Some(table)) = (memory, table) {
-            let path = Path::new("guest memory");
-            let file = memory.fd().try_clone_to_owned().map_err(Error::io("fill", path))?;
-            heads::fill(&File::from(file), path, history.store(), table)?;
+        if let Some(table) = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?) {
+            match content {
+                Content::IsThere => {}
+                Content::IsFilled => fill(memory, history.store(), table)?,
+                Content::Arrives => history.store().check_readable(table.iter(), threads())?,
+            }
         }
         Ok(Loaded { history, devices, disks, server })
     }
@@ -169,19 +228,44 @@ impl Ground {
         let history = self.history()?;
         let disks = self.open_disks(&history)?;
         let server = self.serve(self.listen()?, &disks)?;
-        let memory_file = open_in(pid, watari_qemu::MEMORY_PATH, record.private_memory)?;
-        let file = Arc::new(memory_file.into());
+        let arrival = self.go_on_arriving(&record, &history)?;
+        let file = Arc::new(memory_of(&record)?.into());
         let memory = if record.private_memory { GuestMemory::Shared(file) } else { GuestMemory::Own(file) };
         let state_file = open_in(pid, STATE_PATH, false)?;
         let monitor = connect_monitor(&self.home.socket(QMP_SOCKET))?;
-        let mut ram = self.arm(&record, &monitor.ram_blocks()?, &memory)?;
+        let mut ram = self.arm(&record, &monitor.ram_blocks()?, &memory, arrival.as_ref())?;
         // The dead keeper knew which pages were written; we do not, so the next capture compares all of them.
         self.distrust(&mut ram, &history, &memory)?;
         if !record.held {
             // It may have died between stop and cont.
             monitor.cont()?;
         }
-        let newborn = Newborn { child: None, monitor, state_file, record };
+        let newborn = Newborn { child: None, monitor, state_file, record, may_wait: false, arrival };
         self.finish(newborn, history, disks, server, memory, ram)
     }
+
+    /// Has the rest of main memory arrive that a dead keeper was filling. Before anything else, as QEMU may be waiting for a
+    /// page of it and answer nobody.
+    fn go_on_arriving(&self, record: &InstanceRecord, history: &History) -> Result<Option<Arrival>> {
+        let (Some(arriving), Some(uffd)) = (record.arriving, record.uffd) else { return Ok(None) };
+        let name = RegionName::ram(RAM_BLOCK_MAIN)?;
+        let table = history.store().page_tables(arriving.snapshot)?.remove(&name).unwrap_or_default();
+        let memory = GuestMemory::Own(Arc::new(memory_of(record)?.into()));
+        let range = Range { backing: memory.backing(), ..Range::new(name, arriving.start, arriving.bytes) };
+        let there = memory.populated(range.pages())?;
+        let faults = Faults::watch(record.qemu_pid, uffd, &range)?;
+        Arrival::go_on(faults, history.store(), table, &self.home.arrived(), &there).map(Some)
+    }
+}
+
+/// The file that a running QEMU has mapped as its main memory.
+fn memory_of(record: &InstanceRecord) -> Result<File> {
+    open_in(record.qemu_pid, watari_qemu::MEMORY_PATH, record.private_memory)
+}
+
+/// Fills main memory with what `table` says.
+fn fill(memory: &GuestMemory, store: &Store, table: &PageTable) -> Result<()> {
+    let path = Path::new("guest memory");
+    let file = memory.fd().try_clone_to_owned().map_err(Error::io("fill", path))?;
+    heads::fill(&File::from(file), path, store, table)
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use watari_disk::Disk;
 use watari_types::Generation;
 
+use crate::arrival::Arriving;
 use crate::protocol::Status;
 use crate::record::Phase;
 
@@ -24,6 +25,7 @@ struct Inner {
 struct State {
     status: Status,
     disks: Vec<Disk>,
+    memory: Option<Arriving>,
     /// How many pages were absent when a watcher was told last.
     told_absent: u64,
     version: u64,
@@ -34,18 +36,31 @@ struct State {
 }
 
 impl State {
-    fn absent(&self) -> u64 {
+    fn absent_disk(&self) -> u64 {
         self.disks.iter().map(Disk::absent).sum()
     }
 
+    fn absent_memory(&self) -> u64 {
+        self.memory.as_ref().map_or(0, Arriving::absent)
+    }
+
+    fn absent(&self) -> u64 {
+        self.absent_disk() + self.absent_memory()
+    }
+
     fn status(&self) -> Status {
-        Status { absent_disk_pages: self.absent(), ..self.status.clone() }
+        let mut status = self.status.clone();
+        (status.absent_disk_pages, status.absent_ram_pages) = (self.absent_disk(), self.absent_memory());
+        if let Some(failure) = self.memory.as_ref().and_then(Arriving::failure) {
+            status.reason = format!("a part of its memory cannot be read: {failure}");
+        }
+        status
     }
 }
 
 impl Board {
-    pub(crate) fn new(status: Status, disks: Vec<Disk>) -> Board {
-        let state = State { status, disks, told_absent: 0, version: 0, talking: 0, over: false };
+    pub(crate) fn new(status: Status, disks: Vec<Disk>, memory: Option<Arriving>) -> Board {
+        let state = State { status, disks, memory, told_absent: 0, version: 0, talking: 0, over: false };
         Board(Arc::new(Inner { state: Mutex::new(state), changed: Condvar::new() }))
     }
 
@@ -68,6 +83,11 @@ impl Board {
             state.status.phase = phase;
             state.status.reason = reason.to_owned();
         });
+    }
+
+    /// All of memory is there.
+    pub(crate) fn memory_has_arrived(&self) {
+        self.change(|state| state.memory = None);
     }
 
     pub(crate) fn set_generation(&self, generation: Generation) {

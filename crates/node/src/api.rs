@@ -115,6 +115,8 @@ pub struct InstanceInfo {
     pub tracker: String,
     /// Pages of its disks that still lie in the store only.
     pub absent_disk_pages: u64,
+    /// Pages of its memory that do: the guest runs, and waits for those that it touches.
+    pub absent_ram_pages: u64,
     /// The socket of its serial console.
     #[schema(value_type = String)]
     pub serial: PathBuf,

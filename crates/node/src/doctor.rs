@@ -1,7 +1,7 @@
 //! Tests the host for what Watari needs, for real where a look would not do, and says how to mend it.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -156,25 +156,21 @@ fn tracker() -> Check {
 
 /// Without kernel faults a descriptor still tracks writes; resuming lazily needs them.
 fn userfaultfd() -> Check {
-    let sysctl = fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd").unwrap_or_default();
-    let how = if rustix::process::geteuid().is_root() {
-        Some("as root")
-    } else if sysctl.trim() == "1" {
-        Some("vm.unprivileged_userfaultfd is 1")
-    } else if OpenOptions::new().read(true).write(true).open("/dev/userfaultfd").is_ok() {
-        Some("through /dev/userfaultfd")
-    } else {
-        None
-    };
-    match how {
-        Some(how) => check("userfaultfd", Health::Ok, format!("all faults can be handled: {how}"), ""),
-        None => check(
+    if watari_ram::can_watch() {
+        return check(
             "userfaultfd",
-            Health::Degraded,
-            "only faults of user space can be handled: enough to track writes, not to resume lazily",
-            "allow this user to open /dev/userfaultfd, or set the sysctl vm.unprivileged_userfaultfd to 1",
-        ),
+            Health::Ok,
+            "a restored guest runs before all of its memory is read",
+            "",
+        );
     }
+    check(
+        "userfaultfd",
+        Health::Degraded,
+        "a restored guest waits until all of its memory is read: only faults of user space can be handled, which is \
+         enough to track writes",
+        "run the node as root, or set the sysctl vm.unprivileged_userfaultfd to 1",
+    )
 }
 
 fn shared_memory(tmpfs: &Path) -> Check {

@@ -180,6 +180,7 @@ impl Node {
                 accelerator: status.accelerator,
                 tracker: status.tracker,
                 absent_disk_pages: status.absent_disk_pages,
+                absent_ram_pages: status.absent_ram_pages,
                 serial: home.socket("serial"),
                 vnc: home.socket("vnc"),
             }),

@@ -115,12 +115,19 @@ impl Node {
             return Err(Error::Closing);
         }
         match self.spawn_keeper(name, start, memory, progress) {
-            Ok((child, started)) => {
-                self.follow(name, Some(child))?;
-                Ok(started)
-            }
+            Ok((child, started)) => match self.follow(name, Some(child)) {
+                Ok(()) => Ok(started),
+                // It died as soon as it had said so. The guest goes on with another one.
+                Err(error) if is_over(&self.settle(name)?) => Err(error),
+                Err(_) => Ok(started),
+            },
             Err(error) => {
-                self.settle(name)?;
+                if is_over(&self.settle(name)?)
+                    && let Some(qemu) = living_qemu(&self.home.machine(name))
+                {
+                    // Its keeper died with it in its hands, and nothing tells that the machine runs.
+                    kill_if_same(qemu.qemu_pid, qemu.qemu_started);
+                }
                 Err(error)
             }
         }
@@ -171,7 +178,17 @@ impl Node {
     /// Follows a keeper that runs, on a thread of its own, until it ends.
     fn follow(self: &Arc<Self>, name: &MachineName, child: Option<Child>) -> Result<()> {
         let socket = self.home.machine(name).socket("keeper");
-        let status: Status = client::ask(&socket, &Request::Status, |_| {})?;
+        let status: Status = match client::ask(&socket, &Request::Status, |_| {}) {
+            Ok(status) => status,
+            Err(report) => {
+                // Of ours, and dead, or as good as that.
+                if let Some(mut child) = child {
+                    let ended = child.kill().and_then(|()| child.wait());
+                    ended.map_err(Error::io("end the keeper", Path::new(name.as_str())))?;
+                }
+                return Err(report.into());
+            }
+        };
         let live = Arc::new(Live::new(status));
         self.set_live(name, live.clone());
         let (node, name) = (self.clone(), name.clone());
@@ -202,7 +219,7 @@ impl Node {
     pub(crate) fn settle(self: &Arc<Self>, name: &MachineName) -> Result<MachineState> {
         let home = self.home.machine(name);
         let mut state = MachineState::load(&home)?;
-        if self.live(name).is_some() || !matches!(state.phase, Phase::Running | Phase::Paused) {
+        if self.live(name).is_some() || is_over(&state) {
             return Ok(state);
         }
         if self.follow(name, None).is_ok() {
@@ -231,6 +248,10 @@ impl Node {
         tracing::info!(%name, "a new keeper took over");
         self.follow(name, Some(child))
     }
+}
+
+fn is_over(state: &MachineState) -> bool {
+    !matches!(state.phase, Phase::Running | Phase::Paused)
 }
 
 /// The program this process runs, also after its file was replaced by a newer one.

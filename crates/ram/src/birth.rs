@@ -28,6 +28,9 @@ pub struct Born {
     pub child: Child,
     /// The userfaultfd over its memory; `None` where the kernel or its settings do not allow one.
     pub uffd: Option<RemoteFd>,
+    /// Whether the kernel's own accesses to absent pages wait as well: whether there may be absent pages
+    /// ([`Faults`](crate::Faults)).
+    pub kernel_waits: bool,
 }
 
 /// Starts `command` with a userfaultfd over its memory. The process does not notice, apart from one more open
@@ -45,14 +48,18 @@ pub fn spawn(command: &mut Command) -> Result<Born, Error> {
     };
     if cfg!(not(target_arch = "x86_64")) {
         let child = command.spawn().map_err(|source| failed(command, source))?;
-        return Ok(Born { child, uffd: None });
+        return Ok(Born { child, uffd: None, kernel_waits: false });
     }
     let mask = sys::signal_mask().map_err(|source| failed(command, source))?;
     sys::stop_at_exec(command);
     let mut child = command.spawn().map_err(|source| failed(command, source))?;
     let pid = child.id();
     match equip(pid, &mask) {
-        Ok(uffd) => Ok(Born { child, uffd }),
+        Ok(made) => Ok(Born {
+            child,
+            uffd: made.map(|uffd| uffd.fd),
+            kernel_waits: made.is_some_and(|uffd| uffd.kernel_waits),
+        }),
         Err(source) => {
             // It may be stopped for ever, or about to run code that is not its own.
             if let Err(error) = child.kill().and_then(|()| child.wait()) {
@@ -63,8 +70,15 @@ pub fn spawn(command: &mut Command) -> Result<Born, Error> {
     }
 }
 
+/// What a process was given.
+#[derive(Clone, Copy)]
+struct Uffd {
+    fd: RemoteFd,
+    kernel_waits: bool,
+}
+
 #[cfg(not(target_arch = "x86_64"))]
-fn equip(_pid: u32, _mask: &sys::SignalMask) -> std::io::Result<Option<RemoteFd>> {
+fn equip(_pid: u32, _mask: &sys::SignalMask) -> std::io::Result<Option<Uffd>> {
     Ok(None)
 }
 
@@ -78,7 +92,7 @@ mod exec_stop {
     use libc::user_regs_struct;
     use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-    use super::RemoteFd;
+    use super::{RemoteFd, Uffd};
     use crate::sys::{self, SignalMask, Tracee};
 
     const SYSCALL: u64 = 0x050f;
@@ -88,7 +102,7 @@ mod exec_stop {
 
     /// Waits for the exec stop of our child, makes the descriptor and lets the child run with `mask`. An error
     /// means the child is not in order and must not go on.
-    pub(super) fn equip(pid: u32, mask: &SignalMask) -> io::Result<Option<RemoteFd>> {
+    pub(super) fn equip(pid: u32, mask: &SignalMask) -> io::Result<Option<Uffd>> {
         if !is_traced(pid)? {
             tracing::warn!(pid, "the process may not be traced, so it gets no userfaultfd");
             return Ok(None);
@@ -100,7 +114,7 @@ mod exec_stop {
         }
     }
 
-    fn at_the_stop(pid: u32, mask: &SignalMask) -> io::Result<Option<RemoteFd>> {
+    fn at_the_stop(pid: u32, mask: &SignalMask) -> io::Result<Option<Uffd>> {
         wait_for_trap(pid)?;
         let child = Tracee(pid.cast_signed());
         let saved = child.registers()?;
@@ -123,7 +137,7 @@ mod exec_stop {
     }
 
     /// Runs our system calls at the child's first instruction and restores what was there.
-    fn borrow(child: &Tracee, saved: &user_regs_struct, word: u64) -> io::Result<Option<RemoteFd>> {
+    fn borrow(child: &Tracee, saved: &user_regs_struct, word: u64) -> io::Result<Option<Uffd>> {
         child.poke(saved.rip, word & !0xffff | SYSCALL)?;
         let made = make_uffd(child, saved);
         child.poke(saved.rip, word)?;
@@ -134,19 +148,22 @@ mod exec_stop {
                 tracing::warn!(pid = child.0, %error, "no userfaultfd could be made in the process");
                 Ok(None)
             }
-            Ok(fd) => {
-                tracing::debug!(pid = child.0, fd = fd.0, "a userfaultfd was made in the process");
-                Ok(Some(fd))
+            Ok(uffd) => {
+                tracing::debug!(pid = child.0, fd = uffd.fd.0, "a userfaultfd was made in the process");
+                Ok(Some(uffd))
             }
         }
     }
 
-    fn make_uffd(child: &Tracee, saved: &user_regs_struct) -> io::Result<RemoteFd> {
+    fn make_uffd(child: &Tracee, saved: &user_regs_struct) -> io::Result<Uffd> {
         let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
         let open = |flags: i32| call(child, saved, libc::SYS_userfaultfd, [flags as u64, 0]);
         // Without the right to handle the kernel's own faults it can still have those of user mode handled.
         // Asynchronous write protection, which nobody handles, sees the kernel's writes either way.
-        let fd = open(flags).or_else(|_| open(flags | UFFD_USER_MODE_ONLY))?;
+        let (fd, kernel_waits) = match open(flags) {
+            Ok(fd) => (fd, true),
+            Err(_) => (open(flags | UFFD_USER_MODE_ONLY)?, false),
+        };
         if needs_yama_exception() {
             // A keeper that adopts the process is no ancestor of it, which Yama's scope 1 asks for. This lifts
             // Yama's limit for this one process: any process of the same user may then trace it, as on
@@ -156,7 +173,8 @@ mod exec_stop {
                 tracing::warn!(pid = child.0, %error, "only this process will be able to track its memory");
             }
         }
-        i32::try_from(fd).map(RemoteFd).map_err(io::Error::other)
+        let fd = i32::try_from(fd).map(RemoteFd).map_err(io::Error::other)?;
+        Ok(Uffd { fd, kernel_waits })
     }
 
     /// Runs one system call in the stopped child, at an instruction that is `syscall` for now.

@@ -13,6 +13,7 @@
 mod birth;
 mod compare;
 mod error;
+mod faults;
 mod holes;
 mod live;
 mod memory;
@@ -24,6 +25,7 @@ mod write_protect;
 
 pub use birth::{Born, RemoteFd, spawn};
 pub use error::Error;
+pub use faults::{Faults, can_watch};
 pub use memory::ProcessMemory;
 pub use range::{Backing, Range};
 pub use self_test::self_test;

@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -122,14 +122,84 @@ pub(crate) fn uffd_enable(uffd: BorrowedFd<'_>, features: u64) -> io::Result<()>
     check(unsafe { libc::ioctl(uffd.as_raw_fd(), UFFDIO_API, &raw mut argument) }.into()).map(drop)
 }
 
-/// `UFFDIO_REGISTER` in write-protect mode. Registering a range again is harmless.
-pub(crate) fn uffd_register(uffd: BorrowedFd<'_>, start: u64, bytes: u64) -> io::Result<()> {
+/// What is to be known of a range.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WatchMode {
+    /// Which pages are written.
+    Written,
+    /// That, and who touches pages that are not there.
+    AbsentAndWritten,
+}
+
+/// `UFFDIO_REGISTER`. Registering a range again adds to what is to be known of it, and is harmless else.
+pub(crate) fn uffd_register(uffd: BorrowedFd<'_>, start: u64, bytes: u64, mode: WatchMode) -> io::Result<()> {
     const UFFDIO_REGISTER: libc::c_ulong = 0xC020_AA00;
+    const MODE_MISSING: u64 = 1;
     const MODE_WP: u64 = 2;
-    let mut argument = UffdioRegister { start, bytes, mode: MODE_WP, ioctls: 0 };
+    let mode = match mode {
+        WatchMode::Written => MODE_WP,
+        WatchMode::AbsentAndWritten => MODE_MISSING | MODE_WP,
+    };
+    let mut argument = UffdioRegister { start, bytes, mode, ioctls: 0 };
     // SAFETY: the argument has the layout of struct uffdio_register; it is another process's memory that the
     // ioctl acts on.
     check(unsafe { libc::ioctl(uffd.as_raw_fd(), UFFDIO_REGISTER, &raw mut argument) }.into()).map(drop)
+}
+
+#[repr(C)]
+struct UffdioRange {
+    start: u64,
+    bytes: u64,
+}
+
+/// `UFFDIO_UNREGISTER`: lifts all protection, and wakes who waits.
+pub(crate) fn uffd_unregister(uffd: BorrowedFd<'_>, start: u64, bytes: u64) -> io::Result<()> {
+    const UFFDIO_UNREGISTER: libc::c_ulong = 0x8010_AA01;
+    let mut argument = UffdioRange { start, bytes };
+    // SAFETY: the argument has the layout of struct uffdio_range; it is another process's memory that the ioctl acts on.
+    check(unsafe { libc::ioctl(uffd.as_raw_fd(), UFFDIO_UNREGISTER, &raw mut argument) }.into()).map(drop)
+}
+
+/// `UFFDIO_WAKE`.
+pub(crate) fn uffd_wake(uffd: BorrowedFd<'_>, start: u64, bytes: u64) -> io::Result<()> {
+    const UFFDIO_WAKE: libc::c_ulong = 0x8010_AA02;
+    let mut argument = UffdioRange { start, bytes };
+    // SAFETY: the argument has the layout of struct uffdio_range; the ioctl touches no memory.
+    check(unsafe { libc::ioctl(uffd.as_raw_fd(), UFFDIO_WAKE, &raw mut argument) }.into()).map(drop)
+}
+
+#[repr(C)]
+struct UffdioCopy {
+    to: u64,
+    from: u64,
+    bytes: u64,
+    mode: u64,
+    copied: i64,
+}
+
+/// `UFFDIO_COPY` of whole pages, protected against writing. How many bytes were copied, which are less than asked for if
+/// a later page is there already; `EEXIST` if the first one is.
+pub(crate) fn uffd_copy(uffd: BorrowedFd<'_>, to: u64, content: &[u8]) -> io::Result<usize> {
+    const UFFDIO_COPY: libc::c_ulong = 0xC028_AA03;
+    const MODE_WP: u64 = 2;
+    let (from, bytes) = (content.as_ptr() as u64, content.len() as u64);
+    let mut argument = UffdioCopy { to, from, bytes, mode: MODE_WP, copied: 0 };
+    // SAFETY: the argument has the layout of struct uffdio_copy; the kernel reads `bytes` bytes at `from`, which is the
+    // borrowed slice, and writes to another process's memory.
+    let result = check(unsafe { libc::ioctl(uffd.as_raw_fd(), UFFDIO_COPY, &raw mut argument) }.into());
+    match (usize::try_from(argument.copied), result) {
+        (Ok(copied), _) if copied > 0 => Ok(copied),
+        (_, Ok(_)) => Ok(0),
+        (_, Err(error)) => Err(error),
+    }
+}
+
+/// A userfaultfd of this process that would handle all faults, the kernel's included.
+pub(crate) fn userfaultfd() -> io::Result<OwnedFd> {
+    // SAFETY: the call takes flags only.
+    let fd = check(unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
+    // SAFETY: the kernel has just returned it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// A run of addresses whose pages share the returned categories: struct page_region.

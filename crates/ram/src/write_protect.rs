@@ -23,11 +23,12 @@ use crate::birth::RemoteFd;
 use crate::holes::{Found, Holes, Stamp};
 use crate::live::Live;
 use crate::memory::system;
-use crate::sys::{self, PageRegion, ScanQuery};
+use crate::sys::{self, PageRegion, ScanQuery, WatchMode};
 use crate::tracker::check_sets;
 use crate::{Backing, Error, ProcessMemory, Range, Tracker, TrackerKind};
 
 const FEATURE_PAGEFAULT_FLAG_WP: u64 = 1 << 0;
+const FEATURE_MISSING_SHMEM: u64 = 1 << 5;
 const FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
 const FEATURE_WP_UNPOPULATED: u64 = 1 << 13;
 const FEATURE_WP_ASYNC: u64 = 1 << 15;
@@ -86,7 +87,7 @@ impl WriteProtect {
             .map_err(|errno| system("taking over the userfaultfd", pid, errno.into()))?;
         enable(uffd.as_fd()).map_err(failed("enabling asynchronous write protection"))?;
         for range in ranges {
-            sys::uffd_register(uffd.as_fd(), range.start, range.bytes)
+            sys::uffd_register(uffd.as_fd(), range.start, range.bytes, WatchMode::Written)
                 .map_err(failed("registering a range for write protection"))?;
         }
         let pagemap = File::open(format!("/proc/{pid}/pagemap")).map_err(failed("opening the pagemap"))?;
@@ -121,9 +122,12 @@ impl WriteProtect {
 
 /// `EINVAL` is also the answer when another keeper enabled the features before us. Whether it was these is
 /// found out by the first scan, which is refused on a range without asynchronous protection.
-fn enable(uffd: BorrowedFd<'_>) -> std::io::Result<()> {
-    let features =
-        FEATURE_PAGEFAULT_FLAG_WP | FEATURE_WP_HUGETLBFS_SHMEM | FEATURE_WP_UNPOPULATED | FEATURE_WP_ASYNC;
+pub(crate) fn enable(uffd: BorrowedFd<'_>) -> std::io::Result<()> {
+    let features = FEATURE_PAGEFAULT_FLAG_WP
+        | FEATURE_MISSING_SHMEM
+        | FEATURE_WP_HUGETLBFS_SHMEM
+        | FEATURE_WP_UNPOPULATED
+        | FEATURE_WP_ASYNC;
     match sys::uffd_enable(uffd, features) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
         other => other,

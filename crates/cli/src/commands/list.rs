@@ -41,12 +41,14 @@ fn text(list: &MachineList) -> String {
 
 /// Why it is in that state, or what is still going on.
 fn why(machine: &MachineInfo) -> String {
-    let absent =
-        machine.instance.as_ref().map_or(0, |instance| instance.absent_disk_pages) * PAGE_SIZE as u64;
-    if absent == 0 {
-        return machine.reason.clone();
-    }
-    let here = 100 - absent * 100 / machine.disk_bytes.iter().sum::<u64>().max(absent);
-    let reason = if machine.reason.is_empty() { String::new() } else { format!("{}; ", machine.reason) };
-    format!("{reason}{} of its disks still to be fetched ({here} % here)", bytes(absent))
+    let (disk, ram) = machine.instance.as_ref().map_or((0, 0), |i| (i.absent_disk_pages, i.absent_ram_pages));
+    let of_all = |what: &str, pages: u64, all: u64| {
+        let absent = pages * PAGE_SIZE as u64;
+        let here = 100 - absent * 100 / all.max(absent).max(1);
+        (pages > 0).then(|| format!("{} of its {what} still to be fetched ({here} % here)", bytes(absent)))
+    };
+    let reason = (!machine.reason.is_empty()).then(|| machine.reason.clone());
+    let memory = of_all("memory", ram, machine.memory_bytes);
+    let disks = of_all("disks", disk, machine.disk_bytes.iter().sum());
+    reason.into_iter().chain(memory).chain(disks).collect::<Vec<_>>().join("; ")
 }

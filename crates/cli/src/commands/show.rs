@@ -43,7 +43,8 @@ fn machine_text(machine: &MachineInfo) -> String {
     if let Some(instance) = &machine.instance {
         row("runs on", format!("{}, process {}", instance.accelerator, instance.qemu_pid));
         row("tracker", instance.tracker.clone());
-        row("to fetch", bytes(instance.absent_disk_pages * watari_types::PAGE_SIZE as u64));
+        let absent = instance.absent_disk_pages + instance.absent_ram_pages;
+        row("to fetch", bytes(absent * watari_types::PAGE_SIZE as u64));
     }
     row("folder", machine.folder.display().to_string());
     table.render()

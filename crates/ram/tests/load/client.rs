@@ -17,6 +17,7 @@ use super::server::{ASKED, MARK};
 pub struct Load {
     pub child: Child,
     pub uffd: Option<RemoteFd>,
+    pub kernel_waits: bool,
     pub memory: ProcessMemory,
     pub ranges: Vec<Range>,
     /// The addresses of the storm's gate: closed, inside.
@@ -43,8 +44,15 @@ impl Load {
         let mut born = spawn(&mut command).unwrap();
         let answers = BufReader::new(born.child.stdout.take().unwrap());
         let memory = ProcessMemory::open(born.child.id()).unwrap();
-        let mut load =
-            Load { child: born.child, uffd: born.uffd, memory, ranges: Vec::new(), gate: None, answers };
+        let mut load = Load {
+            child: born.child,
+            uffd: born.uffd,
+            kernel_waits: born.kernel_waits,
+            memory,
+            ranges: Vec::new(),
+            gate: None,
+            answers,
+        };
         for kind in kinds {
             let answer = load.ask(&format!("map {kind:?} {pages} {size}"));
             let numbers: Vec<i64> = answer.split(' ').map(|word| word.parse().unwrap()).collect();

@@ -41,3 +41,11 @@ pub fn has_write_protection() -> bool {
     }
     answer.is_ok()
 }
+
+/// Whether the kernel's own accesses to absent pages of a load wait; says so if not.
+pub fn kernel_waits(load: &Load) -> bool {
+    if !load.kernel_waits {
+        println!("skipped: this user cannot have the kernel wait for pages");
+    }
+    load.kernel_waits
+}
