@@ -11,6 +11,7 @@ use watari_store::{Files, Store};
 use crate::archive::Archive;
 use crate::bucket::Bucket;
 use crate::folder::Folder;
+use crate::remembering::Remembering;
 use crate::sealed::{self, KEY, Sealed};
 use crate::{Address, Error, Secret};
 
@@ -31,6 +32,8 @@ pub struct Depot<'a> {
     pub secret: Option<&'a Secret>,
     /// How to reach the service, by the names of the environment's variables: `AWS_ACCESS_KEY_ID` and so on.
     pub settings: &'a BTreeMap<String, String>,
+    /// A folder for what need not be fetched from a bucket again; it is made when there is something to keep.
+    pub nearby: Option<&'a Path>,
 }
 
 /// Opens a depot as the store that it is.
@@ -63,7 +66,7 @@ pub fn open(depot: &Depot<'_>, access: Access) -> Result<Store, Error> {
     let Some(secret) = depot.secret else {
         return match is_sealed {
             true => Err(Error::Sealed(place)),
-            false => Ok(Store::open_elsewhere(&root, files, is_fixed)?),
+            false => Ok(Store::open_elsewhere(&root, remembering(files, depot), is_fixed)?),
         };
     };
     if !is_sealed {
@@ -75,8 +78,16 @@ pub fn open(depot: &Depot<'_>, access: Access) -> Result<Store, Error> {
             return Err(watari_store::Error::NoStore { path: root }.into());
         }
     }
-    let sealed = Sealed::open(files, &place, secret)?;
-    Ok(Store::open_elsewhere(&root, Arc::new(sealed), is_fixed)?)
+    let sealed: Arc<dyn Files> = Arc::new(Sealed::open(files, &place, secret)?);
+    Ok(Store::open_elsewhere(&root, remembering(sealed, depot), is_fixed)?)
+}
+
+/// What is in a file or a folder is near enough.
+fn remembering(files: Arc<dyn Files>, depot: &Depot<'_>) -> Arc<dyn Files> {
+    match (depot.address, depot.nearby) {
+        (Address::Bucket { .. }, Some(nearby)) => Arc::new(Remembering::new(files, nearby)),
+        _ => files,
+    }
 }
 
 /// Refuses a folder in which something else is: it would be scattered among it.

@@ -36,7 +36,7 @@ impl Node {
         let generation = generations.next().map_or(snapshot.draft.generation, |(generation, _)| *generation);
         let address = Address::parse(&request.depot.address)?;
         tell(progress, "looking at the depot");
-        let depot = open(&request.depot, &address, Access::Write)?;
+        let depot = self.open_depot(&request.depot, &address, Access::Write)?;
         let tags = tags_of(&survey, found.id);
         let parcel = Parcel { machine: found.machine, generation, id: found.id, tags: &tags };
         let sent = self.store.send(&parcel, &depot, &|done| send_progress(progress, done))?;
@@ -58,7 +58,7 @@ impl Node {
     pub(crate) fn pull(&self, request: &PullRequest, progress: OnProgress) -> Result<Pulled> {
         let address = Address::parse(&request.depot.address)?;
         tell(progress, "looking at the depot");
-        let depot = open(&request.depot, &address, Access::Read)?;
+        let depot = self.open_depot(&request.depot, &address, Access::Read)?;
         let name = request.name.as_deref().map(str::parse::<MachineName>).transpose()?;
         let shelves = shelves(&depot)?;
         let (shelved, parcels) = match &request.rev {
@@ -72,6 +72,28 @@ impl Node {
             self.ensure_free(&name)?;
         }
         self.receive(shelved, &parcels, &depot, name, is_new, progress)
+    }
+
+    pub(crate) fn open_depot(
+        &self,
+        request: &DepotRequest,
+        address: &Address,
+        access: Access,
+    ) -> Result<Store> {
+        let secret = match (&request.passphrase, &request.identity) {
+            (Some(_), Some(_)) => {
+                return Err(Error::BadRequest(
+                    "a depot is opened with a passphrase or an identity".to_owned(),
+                ));
+            }
+            (Some(words), None) => Some(Secret::passphrase(words.clone())),
+            (None, Some(text)) => Some(Secret::identities(text.clone())),
+            (None, None) => None,
+        };
+        let nearby = self.home.remembered_packs();
+        let depot =
+            Depot { address, secret: secret.as_ref(), settings: &request.settings, nearby: Some(&nearby) };
+        Ok(watari_depot::open(&depot, access)?)
     }
 
     /// What a machine of a depot is called here.
@@ -166,19 +188,6 @@ pub(crate) fn tell(progress: OnProgress, step: &str) {
 
 fn send_progress(progress: OnProgress, sent: SendProgress) {
     progress(Progress { step: "sending pages".to_owned(), done: sent.pages_done, total: sent.pages_total });
-}
-
-pub(crate) fn open(request: &DepotRequest, address: &Address, access: Access) -> Result<Store> {
-    let secret = match (&request.passphrase, &request.identity) {
-        (Some(_), Some(_)) => {
-            return Err(Error::BadRequest("a depot is opened with a passphrase or an identity".to_owned()));
-        }
-        (Some(words), None) => Some(Secret::passphrase(words.clone())),
-        (None, Some(text)) => Some(Secret::identities(text.clone())),
-        (None, None) => None,
-    };
-    let depot = Depot { address, secret: secret.as_ref(), settings: &request.settings };
-    Ok(watari_depot::open(&depot, access)?)
 }
 
 fn tags_of(survey: &Survey, id: SnapshotId) -> Vec<String> {

@@ -25,7 +25,7 @@ impl Node {
             return self.verify_result(self.store.verify(machine, &hashing)?, None);
         };
         depots::tell(progress, "looking at the depot");
-        let depot = depots::open(from, &Address::parse(&from.address)?, Access::Read)?;
+        let depot = self.open_depot(from, &Address::parse(&from.address)?, Access::Read)?;
         let (report, repaired) = self.store.repair(machine, &depot, &hashing)?;
         self.verify_result(report, Some(repaired))
     }

@@ -23,6 +23,15 @@ pub trait Files: Send + Sync {
 
     /// An empty file to write what will be put; it vanishes when it is closed.
     fn spool(&self) -> io::Result<File>;
+
+    /// What was remembered of a file that never changes, to be had without fetching it. Whoever asks must be able to tell
+    /// whether it is right.
+    fn recall(&self, _name: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Remembers something of a file that never changes, if there is room for it.
+    fn remember(&self, _name: &str, _content: &[u8]) {}
 }
 
 /// A file that is open.

@@ -108,6 +108,18 @@ impl Layout {
         }
     }
 
+    /// What is remembered of a file that is elsewhere.
+    pub(crate) fn recall(&self, path: &Path) -> Option<Vec<u8>> {
+        self.elsewhere.as_ref()?.recall(&self.name(path))
+    }
+
+    /// Remembers something of a file that is elsewhere.
+    pub(crate) fn remember(&self, path: &Path, content: &[u8]) {
+        if let Some(files) = &self.elsewhere {
+            files.remember(&self.name(path), content);
+        }
+    }
+
     /// The content of a small file; none if there is no such file.
     pub(crate) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
         match self.open(path) {

@@ -52,6 +52,6 @@ fn per_piece(pack: &Pack) -> u32 {
 fn read(pack: &Pack, first: u32) -> Result<Piece, Error> {
     let count = pack.pages.saturating_sub(first).min(per_piece(pack));
     let mut names = vec![[0; 32]; count as usize];
-    pack.file()?.read_into(&pack.path, pack.name_offset(first), names.as_flattened_mut())?;
+    pack.index_file()?.read_into(&pack.path, pack.name_offset(first), names.as_flattened_mut())?;
     Ok(names.into())
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -15,6 +16,7 @@ use watari_depot::{Access, Address, Depot, Error, Secret};
 use watari_store::Store;
 
 use crate::History;
+use crate::support::damage;
 
 /// An S3 server with one bucket, until it is dropped.
 struct Server {
@@ -46,6 +48,17 @@ impl Server {
     }
 
     fn open(&self, at: &str, secret: &str, sealed: Option<&Secret>, access: Access) -> Result<Store, Error> {
+        self.open_with(at, secret, sealed, access, None)
+    }
+
+    fn open_with(
+        &self,
+        at: &str,
+        secret: &str,
+        sealed: Option<&Secret>,
+        access: Access,
+        nearby: Option<&Path>,
+    ) -> Result<Store, Error> {
         let settings: BTreeMap<String, String> = [
             ("AWS_ACCESS_KEY_ID", "key".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", secret.to_owned()),
@@ -55,7 +68,8 @@ impl Server {
         .map(|(name, value)| (name.to_owned(), value))
         .into();
         let address = Address::parse(at).unwrap();
-        watari_depot::open(&Depot { address: &address, secret: sealed, settings: &settings }, access)
+        let depot = Depot { address: &address, secret: sealed, settings: &settings, nearby };
+        watari_depot::open(&depot, access)
     }
 }
 
@@ -75,6 +89,36 @@ fn a_bucket_holds_what_a_folder_does() {
 }
 
 #[test]
+fn what_is_remembered_of_a_bucket_is_not_fetched_again_and_is_only_believed_if_it_is_right() {
+    let (history, server, cache) = (History::new(), Server::start(), tempfile::tempdir().unwrap());
+    let nearby = cache.path().join("packs");
+    let open = |nearby| server.open_with("s3://bucket/d", "secret", None, Access::Write, nearby);
+    for at in 0..4 {
+        history.send(at, &open(Some(&nearby)).unwrap()).unwrap();
+    }
+    assert_eq!(history.compare(&open(Some(&nearby)).unwrap()), 4);
+    let remembered: Vec<_> = fs::read_dir(&nearby).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let packs = server.folder.path().join("bucket/d/packs");
+    assert_eq!(remembered.len(), fs::read_dir(&packs).unwrap().count());
+
+    // Its indexes cannot be read any more, and need not be.
+    for entry in fs::read_dir(&packs).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.len() - 80;
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(history.compare(&open(Some(&nearby)).unwrap()), 4);
+    assert!(!damage(&open(None).unwrap()).is_empty());
+
+    for path in &remembered {
+        fs::write(path, fs::read(path).unwrap().iter().map(|byte| byte ^ 4).collect::<Vec<_>>()).unwrap();
+    }
+    assert!(!damage(&open(Some(&nearby)).unwrap()).is_empty(), "what is wrong is not believed");
+}
+
+#[test]
 fn a_bucket_that_may_not_be_used_is_told_of_in_one_line() {
     let (history, server) = (History::new(), Server::start());
     for (at, secret, access) in [
@@ -87,7 +131,7 @@ fn a_bucket_that_may_not_be_used_is_told_of_in_one_line() {
     }
     let address = Address::parse("s3://bucket/a").unwrap();
     let refused = watari_depot::open(
-        &Depot { address: &address, secret: None, settings: &BTreeMap::new() },
+        &Depot { address: &address, secret: None, settings: &BTreeMap::new(), nearby: None },
         Access::Write,
     );
     assert!(refused.err().unwrap().report().hint.contains("AWS_ACCESS_KEY_ID"));

@@ -68,7 +68,7 @@ fn disk(store: &Store, id: SnapshotId) -> BTreeMap<u32, Vec<u8>> {
 
 fn open(path: &Path, secret: Option<&Secret>, access: Access) -> Result<Store, Error> {
     let address = Address::parse(&path.to_string_lossy()).unwrap();
-    watari_depot::open(&Depot { address: &address, secret, settings: &BTreeMap::new() }, access)
+    watari_depot::open(&Depot { address: &address, secret, settings: &BTreeMap::new(), nearby: None }, access)
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn send_all(from: &Store, to: &Store) {
 
 fn open(path: &Path, secret: Option<&Secret>, access: Access) -> Result<Store, Error> {
     let address = Address::parse(&path.to_string_lossy())?;
-    watari_depot::open(&Depot { address: &address, secret, settings: &BTreeMap::new() }, access)
+    watari_depot::open(&Depot { address: &address, secret, settings: &BTreeMap::new(), nearby: None }, access)
 }
 
 /// What there is, unless an error says why there is nothing.

@@ -3,6 +3,7 @@
 
 mod decoder;
 mod format;
+mod outline;
 mod reader;
 mod writer;
 

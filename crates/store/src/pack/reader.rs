@@ -8,6 +8,7 @@ use super::format::{
     COUNTS_BYTES, FOOTER_BYTES, Footer, Frame, HEADER_BYTES, Index, IndexHead, Kind, MIN_BYTES, PackId,
     name_offset,
 };
+use super::outline;
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::layout::Layout;
@@ -38,7 +39,7 @@ impl Pack {
         is_condemned: bool,
         take: &mut dyn FnMut(&[[u8; 32]]),
     ) -> Result<Pack, Error> {
-        let file = layout.open(path)?;
+        let file = outline::open(layout, path, id)?;
         let bytes = file.bytes();
         if bytes < MIN_BYTES {
             return Err(Error::damaged(path, format!("it has {bytes} bytes, too few for a pack")));
@@ -76,6 +77,11 @@ impl Pack {
     /// Opens it to read frames.
     pub(crate) fn file(&self) -> Result<OpenFile, Error> {
         self.layout.open(&self.path)
+    }
+
+    /// Opens it to read anything but frames.
+    pub(crate) fn index_file(&self) -> Result<OpenFile, Error> {
+        outline::open(&self.layout, &self.path, self.id)
     }
 
     /// Whether reading a little of it takes about as long as reading much.
