@@ -118,7 +118,13 @@ impl Ledger {
             other => other.map_err(Error::io("open", &path))?,
         };
         lock(&file, raw)?;
-        fs::remove_file(&path).and_then(|()| sync_folder_of(raw)).map_err(Error::io("remove", &path))
+        remove_file(raw)
+    }
+
+    /// The same with one that is open. It is not locked anew: a child that is being started by another thread holds whatever is
+    /// open here until its `exec`, and with it locks that were given back.
+    pub(crate) fn remove_open(self, raw: &Path) -> Result<(), Error> {
+        remove_file(raw)
     }
 
     /// Makes the ledger of a new disk, whose raw file and map are there; nothing has arrived. The regions are touched if
@@ -324,6 +330,11 @@ fn this_boot() -> Option<[u64; 2]> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let number = u128::from_str_radix(&text.trim().replace('-', ""), 16).ok()?;
     (number != 0).then_some([(number >> 64) as u64, number as u64])
+}
+
+fn remove_file(raw: &Path) -> Result<(), Error> {
+    let path = Ledger::path_for(raw);
+    fs::remove_file(&path).and_then(|()| sync_folder_of(raw)).map_err(Error::io("remove", &path))
 }
 
 /// Makes the names in a disk's folder durable.

@@ -25,8 +25,8 @@ impl Remains {
         self.bytes
     }
 
-    fn of(path: &Path, differing: &PageSet) -> Result<Remains, Error> {
-        let (raw, map, _ledger) = Disk::open_files(path)?;
+    fn of(path: &Path, differing: &PageSet) -> Result<(Remains, Ledger), Error> {
+        let (raw, map, ledger) = Disk::open_files(path)?;
         let value = |word: &AtomicU64| word.load(Ordering::Acquire);
         let mut absent: Vec<u64> =
             map.absent().iter().zip(map.unpublished()).map(|(a, u)| value(a) | value(u)).collect();
@@ -34,7 +34,7 @@ impl Remains {
             let (word, mask) = bits::place(&part);
             absent[word] |= mask;
         }
-        Ok(Remains { raw, bytes: map.bytes(), absent })
+        Ok((Remains { raw, bytes: map.bytes(), absent }, ledger))
     }
 }
 
@@ -50,17 +50,17 @@ impl Disk {
     /// # Errors
     /// [`Error::InUse`] (nothing changed), [`Error::Io`] (it may still be a disk).
     pub fn revoke(path: &Path, differing: Option<&PageSet>) -> Result<Option<Remains>, Error> {
-        let remains = match differing.map(|differing| Remains::of(path, differing)) {
-            Some(Err(err @ Error::InUse { .. })) => return Err(err),
-            Some(Err(err)) => {
-                tracing::debug!("nothing of the disk is kept: {err}");
-                None
+        match differing.map(|differing| Remains::of(path, differing)) {
+            Some(Ok((remains, ledger))) => {
+                ledger.remove_open(path)?;
+                return Ok(Some(remains));
             }
-            Some(Ok(remains)) => Some(remains),
-            None => None,
-        };
+            Some(Err(err @ Error::InUse { .. })) => return Err(err),
+            Some(Err(err)) => tracing::debug!("nothing of the disk is kept: {err}"),
+            None => {}
+        }
         Ledger::remove(path)?;
-        Ok(remains)
+        Ok(None)
     }
 
     /// A new disk with the content of `base`, of which `remains` are here already, at the path they are from. Nothing
