@@ -7,15 +7,15 @@
 //! Sweeping may happen at any moment of somebody else's making a head, who then begins again.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 use watari_store::Store;
-use watari_types::{PAGE_SIZE, PageTable, SnapshotId};
+use watari_types::{PageTable, SnapshotId};
 
 use crate::home::Home;
-use crate::memory::threads;
+use crate::memory::fill;
 use crate::{Error, Result};
 
 /// Opens the head of `snapshot`, having it made first if it is not there ([`make`]), and holds it.
@@ -41,15 +41,6 @@ pub(crate) fn hold(
     }
 }
 
-/// Fills guest memory (a head, or a machine's own) with what the snapshot holds. Zero pages stay holes.
-pub(crate) fn fill(file: &File, path: &Path, store: &Store, memory: &PageTable) -> Result<()> {
-    store.read_pages(memory.iter(), threads(), &|page, bytes| {
-        file.write_all_at(bytes, u64::from(page) * PAGE_SIZE as u64)
-    })?;
-    tracing::debug!(path = %path.display(), pages = memory.len(), "memory filled");
-    Ok(())
-}
-
 /// Makes a head, unless it is swept away before anyone can hold it.
 pub(crate) fn make(path: &Path, store: &Store, memory: &PageTable, bytes: u64) -> Result<()> {
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
@@ -57,7 +48,7 @@ pub(crate) fn make(path: &Path, store: &Store, memory: &PageTable, bytes: u64) -
     let made = file
         .set_len(bytes)
         .map_err(Error::io("size the memory head", &temporary))
-        .and_then(|()| fill(&file, &temporary, store, memory))
+        .and_then(|()| fill(&file, &temporary, store, memory.iter()))
         .and_then(|()| fs::rename(&temporary, path).map_err(Error::io("publish the memory head", path)));
     if made.is_err() {
         let _ = fs::remove_file(&temporary);

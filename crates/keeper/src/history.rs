@@ -1,5 +1,6 @@
 //! The machine's history as its keeper needs it: what the last snapshot held, page by page.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use watari_disk::{Base, Source};
@@ -50,6 +51,14 @@ impl History {
     /// What every region held at that snapshot.
     pub(crate) fn regions(&self) -> &Regions {
         &self.regions
+    }
+
+    /// What every region held at any snapshot of the machine's.
+    pub(crate) fn tables_at(&self, snapshot: SnapshotId) -> Result<BTreeMap<RegionName, PageTable>> {
+        match self.base() {
+            Some(base) if base.id == snapshot => Ok(self.regions.tables().clone()),
+            _ => Ok(self.store.page_tables(snapshot)?),
+        }
     }
 
     /// What `region` held at that snapshot.

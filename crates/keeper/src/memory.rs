@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use watari_ram::Backing;
-use watari_types::{PAGE_SIZE, PageSet};
+use watari_store::Store;
+use watari_types::{PAGE_SIZE, PageHash, PageSet, PageTable};
 
 use crate::{Error, Result};
 
@@ -59,12 +62,33 @@ impl GuestMemory {
         }
     }
 
+    /// The pages of `table` that are not here.
+    pub(crate) fn absent(&self, table: &PageTable) -> Result<PageSet> {
+        let mut absent = table.pages();
+        absent.subtract(&self.populated(table.last().map_or(0, |last| last.saturating_add(1)))?);
+        Ok(absent)
+    }
+
     /// The pages that may not be zero: those that are in the file. Of a private mapping nothing is known.
     pub(crate) fn populated(&self, pages: u32) -> Result<PageSet> {
         let GuestMemory::Own(fd) = self else { return Ok(PageSet::all(pages)) };
         populated(fd.as_fd(), pages)
             .map_err(|source| Error::Memory { bytes: u64::from(pages) * PAGE_SIZE as u64, source })
     }
+}
+
+/// Fills guest memory (a head, or a machine's own) with pages out of the store. Zero pages stay holes.
+pub(crate) fn fill(
+    file: &File,
+    path: &Path,
+    store: &Store,
+    pages: impl Iterator<Item = (u32, PageHash)>,
+) -> Result<()> {
+    store.read_pages(pages, threads(), &|page, bytes| {
+        file.write_all_at(bytes, u64::from(page) * PAGE_SIZE as u64)
+    })?;
+    tracing::debug!(path = %path.display(), "memory filled");
+    Ok(())
 }
 
 /// How many threads read memory while nothing else is to be done.
@@ -91,8 +115,6 @@ fn populated(fd: BorrowedFd<'_>, pages: u32) -> std::io::Result<PageSet> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
-
     use super::*;
 
     #[test]

@@ -46,7 +46,8 @@ pub enum MemoryFrom {
     Store,
     /// A head that clones of the snapshot share, mapped copy-on-write.
     Head,
-    /// Memory that holds the snapshot already, left by a run that was given up for it: the keeper's standard input.
+    /// Memory left by a run that was given up for the snapshot, the keeper's standard input. It holds nothing else: pages that
+    /// are not there come from the store.
     StandardInput,
 }
 
@@ -172,7 +173,8 @@ pub struct Status {
 /// What is left of a machine that was ended for its restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GivenUp {
-    /// Whether QEMU's main memory ([`memory_of`](crate::memory_of)) holds what the snapshot does.
+    /// Whether what QEMU's main memory ([`memory_of`](crate::memory_of)) holds is what the snapshot does; not all of that need
+    /// be there.
     pub memory_is_ready: bool,
     /// The snapshot that keeps what the machine left behind, if it was to be kept.
     pub kept: Option<Point>,

@@ -4,7 +4,8 @@
 //! it takes depends on what changed, not on the machine's size. So first, while the guest runs, everything else that a resume
 //! reads is checked: a machine that runs is not given up for a snapshot that is damaged. Then it is captured, unless what it
 //! leaves behind is not wanted, and does not go on from that instant. What it has written meanwhile is checked, too, and only
-//! then it is ended.
+//! then it is ended. Pages of memory that hold something else are emptied, and come from the store again
+//! ([`arrival`](crate::arrival)).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -36,7 +37,7 @@ pub fn memory_of(qemu_pid: u32) -> Result<File> {
 }
 
 /// Checks that everything a resume of `snapshot` reads is there, makes a snapshot of what is left behind if that is to
-/// be kept, then has the guest ended by `end`, and turns its memory into the snapshot's, where it is the machine's own.
+/// be kept, then has the guest ended by `end`, and empties what its memory holds else, where it is the machine's own.
 ///
 /// # Errors
 /// The machine runs on, unless the store fails right after it was checked.
@@ -49,7 +50,7 @@ pub(crate) fn give_up(
 ) -> Result<GivenUp> {
     let store = instance.history.store().clone();
     store.refresh()?;
-    let tables = store.page_tables(snapshot)?;
+    let tables = instance.history.tables_at(snapshot)?;
     check_all_but_memory(&store, &tables)?;
     let mut memory = Returning::new(instance, &tables)?;
     memory.check(&store)?;
@@ -68,7 +69,7 @@ pub(crate) fn give_up(
     let memory_is_ready = match &instance.memory {
         GuestMemory::Own(file) => {
             tracing::debug!(pages = pages.len(), "memory goes back");
-            bring_back(file, &store, &memory.table, &pages)?;
+            forget(file, &pages)?;
             true
         }
         GuestMemory::Shared(_) => false,
@@ -114,7 +115,7 @@ impl Returning {
         Ok(store.check_readable(pages, threads())?)
     }
 
-    /// Holds the guest, finds all that is to be brought back, and checks what was not checked before.
+    /// Holds the guest, finds all that is to come from the store, and checks what was not checked before.
     fn stop_and_check(&mut self, instance: &mut Instance, store: &Store) -> Result<PageSet> {
         instance.monitor.stop()?;
         instance.ram.scan()?;
@@ -166,17 +167,14 @@ fn emptied(file: &File, table: &PageTable, other: &PageSet) -> std::io::Result<P
     Ok(emptied)
 }
 
-fn bring_back(file: &OwnedFd, store: &Store, table: &PageTable, pages: &PageSet) -> Result<()> {
-    let failed = |source| Error::Memory { bytes: pages.len() * PAGE, source };
-    let file = File::from(file.try_clone().map_err(failed)?);
-    let zero: PageSet = pages.iter().filter(|page| table.get(*page).is_zero_page()).collect();
-    for run in zero.runs() {
+/// Makes pages hold nothing.
+fn forget(file: &OwnedFd, pages: &PageSet) -> Result<()> {
+    for run in pages.runs() {
         let (start, end) = (u64::from(run.start) * PAGE, u64::from(run.end) * PAGE);
-        fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, end - start)
-            .map_err(|errno| failed(errno.into()))?;
+        fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, end - start)
+            .map_err(|errno| Error::Memory { bytes: end - start, source: errno.into() })?;
     }
-    let pages = pages.iter().map(|page| (page, table.get(page)));
-    Ok(store.read_pages(pages, threads(), &|page, bytes| file.write_all_at(bytes, u64::from(page) * PAGE))?)
+    Ok(())
 }
 
 #[cfg(test)]

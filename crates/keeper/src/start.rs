@@ -7,8 +7,9 @@
 //!  adopt    disks → disk server → QEMU runs already: its monitor, its memory, its userfaultfd → arm
 //! ```
 //!
-//! Where the host does not allow memory to arrive while the guest runs ([`arrival`](crate::arrival)), it is filled where it is
-//! checked otherwise.
+//! What of main memory is there already, left by a run that was given up for this one, is neither checked nor arrives. Where
+//! the host does not allow memory to arrive while the guest runs ([`arrival`](crate::arrival)), it is filled where it is checked
+//! otherwise.
 //!
 //! A machine's lock is held from before the first step. Until `cont` a failure ends QEMU and leaves the machine
 //! as it was, except that a resume has replaced its disks and its head: the machine stands at the snapshot then.
@@ -24,14 +25,13 @@ use watari_disk::{Disk, nbd};
 use watari_qemu::{QMP_SOCKET, RAM_BLOCK_MAIN, STATE_PATH};
 use watari_ram::{Faults, Range, TrackerChoice};
 use watari_store::Store;
-use watari_types::{PageTable, RegionName};
+use watari_types::{PageHash, PageSet, PageTable, RegionName};
 
 use crate::arrival::Arrival;
 use crate::ground::{Ground, Newborn, connect_monitor, fill_small_blocks, open_in, write_all};
-use crate::heads;
 use crate::history::History;
 use crate::instance::{ArrivingMemory, Instance, InstanceRecord};
-use crate::memory::{GuestMemory, threads};
+use crate::memory::{GuestMemory, fill, threads};
 use crate::process::{kill_if_same, process_started};
 use crate::protocol::{MemoryFrom, NetworkAction, Start};
 use crate::ram::{self, Ram};
@@ -49,15 +49,17 @@ struct Loaded {
     server: nbd::Server,
 }
 
-/// What becomes of a resumed machine's main memory before its first step.
+/// What becomes of those pages of a resumed machine's main memory that are not there, before its first step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Content {
-    /// It holds what the snapshot does already.
+    /// All are there.
     IsThere,
-    /// It is filled.
+    /// They are filled in.
     IsFilled,
-    /// It arrives later. Now it is only checked to be readable.
+    /// They arrive later, and were checked to be readable.
     Arrives,
+    /// They arrive later, and are checked now.
+    ArrivesUnchecked,
 }
 
 impl Ground {
@@ -101,9 +103,11 @@ impl Ground {
         let memory = self.memory_for(point, from)?;
         let listener = self.listen()?;
         let content = match from {
-            MemoryFrom::Store if self.may_arrive() => Content::Arrives,
-            MemoryFrom::Store => Content::IsFilled,
-            MemoryFrom::Head | MemoryFrom::StandardInput => Content::IsThere,
+            MemoryFrom::Head => Content::IsThere,
+            _ if !self.may_arrive() => Content::IsFilled,
+            MemoryFrom::Store => Content::ArrivesUnchecked,
+            // The run that left it checked the rest before it was ended.
+            MemoryFrom::StandardInput => Content::Arrives,
         };
         // QEMU takes as long to start as its state takes to be read, and needs none of it for that: it waits at
         // the disk socket meanwhile. Should there be nothing to wait for, the socket is closed and QEMU gives up.
@@ -122,7 +126,7 @@ impl Ground {
         newborn.record.held = gdb;
         let Loaded { history, devices, disks, server } = snapshot;
         let started = (|| {
-            if content == Content::Arrives {
+            if matches!(content, Content::Arrives | Content::ArrivesUnchecked) {
                 self.let_arrive(&mut newborn, &history, point, &memory)?;
             }
             let ram = self.load_into(&newborn, &history, &devices, &memory)?;
@@ -148,7 +152,8 @@ impl Ground {
         self.settings.tracker_choice() == TrackerChoice::Best && watari_ram::can_watch()
     }
 
-    /// Has main memory, which is empty, arrive from now on; or fills it, where QEMU cannot be made to wait for it.
+    /// Has those pages of main memory arrive from now on that are not there; or fills them in, where QEMU cannot be made to
+    /// wait for them.
     fn let_arrive(
         &self,
         newborn: &mut Newborn,
@@ -161,10 +166,11 @@ impl Ground {
         let range = &ranges[ram::main_memory(&ranges)?];
         let record = &mut newborn.record;
         let Some(uffd) = record.uffd.filter(|_| newborn.may_wait) else {
-            return fill(memory, history.store(), table);
+            return fill_up(memory, history.store(), table);
         };
+        let there = memory.populated(range.pages())?;
         let faults = Faults::watch(record.qemu_pid, uffd, range)?;
-        let arrival = Arrival::begin(faults, history.store(), table.clone(), &self.home.arrived())?;
+        let arrival = Arrival::begin(faults, history.store(), table.clone(), &self.home.arrived(), &there)?;
         newborn.arrival = Some(arrival);
         record.arriving = Some(ArrivingMemory { snapshot: point.id, start: range.start, bytes: range.bytes });
         Ok(())
@@ -207,9 +213,11 @@ impl Ground {
         let server = self.serve(listener, &disks)?;
         if let Some(table) = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?) {
             match content {
-                Content::IsThere => {}
-                Content::IsFilled => fill(memory, history.store(), table)?,
-                Content::Arrives => history.store().check_readable(table.iter(), threads())?,
+                Content::IsThere | Content::Arrives => {}
+                Content::IsFilled => fill_up(memory, history.store(), table)?,
+                Content::ArrivesUnchecked => {
+                    history.store().check_readable(named(&memory.absent(table)?, table), threads())?;
+                }
             }
         }
         Ok(Loaded { history, devices, disks, server })
@@ -263,9 +271,13 @@ fn memory_of(record: &InstanceRecord) -> Result<File> {
     open_in(record.qemu_pid, watari_qemu::MEMORY_PATH, record.private_memory)
 }
 
-/// Fills main memory with what `table` says.
-fn fill(memory: &GuestMemory, store: &Store, table: &PageTable) -> Result<()> {
+/// Fills in what is not there of what `table` says.
+fn fill_up(memory: &GuestMemory, store: &Store, table: &PageTable) -> Result<()> {
     let path = Path::new("guest memory");
     let file = memory.fd().try_clone_to_owned().map_err(Error::io("fill", path))?;
-    heads::fill(&File::from(file), path, store, table)
+    fill(&File::from(file), path, store, named(&memory.absent(table)?, table))
+}
+
+fn named(pages: &PageSet, table: &PageTable) -> impl Iterator<Item = (u32, PageHash)> {
+    pages.iter().map(|page| (page, table.get(page)))
 }

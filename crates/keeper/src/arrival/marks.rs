@@ -74,7 +74,7 @@ impl Marks {
         Marks { claimed: bits(), arrived: bits(), count: AtomicU64::new(0), file: Mutex::new(file) }
     }
 
-    /// A page that is known to have arrived. It is not put into the file.
+    /// A page that is known to have arrived. It is not in the file until [`Marks::save_all`].
     pub(super) fn set(&self, page: u32) {
         self.claimed.set(page);
         if self.arrived.set(page) {
@@ -104,6 +104,11 @@ impl Marks {
 
     fn file(&self) -> MutexGuard<'_, File> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts everything that has arrived into the file.
+    pub(super) fn save_all(&self) -> io::Result<()> {
+        self.save(&(0..(self.arrived.0.len() as u32).saturating_mul(BITS)))
     }
 
     fn save(&self, pages: &std::ops::Range<u32>) -> io::Result<()> {

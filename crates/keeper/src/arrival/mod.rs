@@ -68,16 +68,23 @@ struct State {
 }
 
 impl Arrival {
-    /// Begins to put what `table` says into memory that `faults` watches and that is empty. `file` is to note what has arrived.
+    /// Begins to put what `table` says into memory that `faults` watches, but for the pages that are `there`. `file` is to note
+    /// what has arrived.
     ///
     /// # Errors
     /// Nothing arrives then.
-    pub(crate) fn begin(faults: Faults, store: &Store, table: PageTable, file: &Path) -> Result<Arrival> {
+    pub(crate) fn begin(
+        faults: Faults,
+        store: &Store,
+        table: PageTable,
+        file: &Path,
+        there: &PageSet,
+    ) -> Result<Arrival> {
         let marks = Marks::create(file, end(&table)).map_err(Error::io("create", file))?;
-        Arrival::start(faults, store, table, marks)
+        Arrival::start(faults, store, table, marks, there, file)
     }
 
-    /// Goes on with what another keeper has begun. `there` are the pages that memory holds.
+    /// Goes on with what another keeper has begun.
     ///
     /// # Errors
     /// Nothing arrives then.
@@ -89,11 +96,20 @@ impl Arrival {
         there: &PageSet,
     ) -> Result<Arrival> {
         let marks = Marks::open(file, end(&table)).map_err(Error::io("read", file))?;
-        there.iter().filter(|page| !table.get(*page).is_zero_page()).for_each(|page| marks.set(page));
-        Arrival::start(faults, store, table, marks)
+        Arrival::start(faults, store, table, marks, there, file)
     }
 
-    fn start(faults: Faults, store: &Store, table: PageTable, marks: Marks) -> Result<Arrival> {
+    fn start(
+        faults: Faults,
+        store: &Store,
+        table: PageTable,
+        marks: Marks,
+        there: &PageSet,
+        file: &Path,
+    ) -> Result<Arrival> {
+        there.iter().filter(|page| !table.get(*page).is_zero_page()).for_each(|page| marks.set(page));
+        // Also those: the guest may give them away.
+        marks.save_all().map_err(Error::io("write", file))?;
         let work = Work {
             faults,
             store: store.clone(),
