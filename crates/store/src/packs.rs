@@ -184,16 +184,16 @@ impl Packs {
 
     /// The best of these places, if any is the page's. Fails if a pack is gone.
     fn best_of(&self, candidates: &[Candidate], page: &PageHash) -> Result<Option<Place>, Error> {
-        let mut places = Vec::new();
+        let mut best: Option<Place> = None;
         for Candidate { pack, position } in candidates {
             let position = *position;
             let place = self.with(pack, |pack| {
                 let is_there = self.names.is(page, pack, position)?;
                 Ok(is_there.then(|| Place::of(pack, position)))
             })?;
-            places.extend(place.flatten());
+            best = best.into_iter().chain(place.flatten()).max_by_key(Place::rank);
         }
-        Ok(places.into_iter().max_by_key(Place::rank))
+        Ok(best)
     }
 
     /// Does something with a pack, unless that cannot be read: then it is set aside. Fails if it is gone.

@@ -73,14 +73,15 @@ impl Store {
     fn read_nodes(&self, nodes: &[(u32, PageHash)]) -> Result<Vec<Page>, Error> {
         let contents = Mutex::new(vec![[0; PAGE_SIZE]; nodes.len()]);
         let names = (0..).zip(nodes.iter().map(|(_, name)| *name));
-        self.read_pages(names, 1, &|first, bytes| {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(4);
+        self.read_pages(names, threads, &|first, bytes| {
             for (content, node) in contents.lock()[first as usize..].iter_mut().zip(bytes.as_chunks().0) {
                 *content = *node;
             }
             Ok(())
         })?;
         let contents = contents.into_inner();
-        match nodes.iter().zip(&contents).find(|((_, name), content)| PageHash::of(content) != *name) {
+        match nodes.iter().zip(PageHash::of_all(&contents)).find(|((_, name), found)| found != name) {
             Some(((_, name), _)) => Err(self.broken_node(name, "is not what it is named after")),
             None => Ok(contents),
         }
