@@ -20,12 +20,26 @@ use crate::{Error, Result};
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How often policies are applied.
 const ROUND: Duration = Duration::from_secs(60);
-/// Garbage is collected by itself at most so often,
-const REST: Duration = Duration::from_secs(300);
-/// and works for at most this part of the time.
+/// Collecting garbage takes at most this part of the time, beside what a round begins with.
 const SHARE: u32 = 20;
 /// So many new packs are merged though nothing expired.
 const NEW_PACKS: usize = 64;
+
+impl GcResult {
+    /// Counts in what another collection did after this one.
+    fn add(&mut self, later: GcResult) {
+        *self = GcResult {
+            freed_bytes: self.freed_bytes + later.freed_bytes,
+            dry_run: later.dry_run,
+            snapshots_expired: self.snapshots_expired + later.snapshots_expired,
+            snapshots_removed: self.snapshots_removed + later.snapshots_removed,
+            packs_removed: self.packs_removed + later.packs_removed,
+            packs_written: self.packs_written + later.packs_written,
+            waited_ms: self.waited_ms + later.waited_ms,
+            ..later
+        };
+    }
+}
 
 /// Snapshots that policies do not keep.
 type Expired = BTreeSet<(MachineId, Generation)>;
@@ -65,6 +79,21 @@ impl Drop for Pin {
 impl Node {
     /// Applies every machine's policy, then removes what nothing needs and merges small packs.
     pub(crate) fn gc(&self, request: &GcRequest, progress: OnProgress) -> Result<GcResult> {
+        let mut all = GcResult::default();
+        loop {
+            let (done, is_part) = self.collect_a_part(request, progress)?;
+            // Nothing comes of going on if nothing came of this.
+            let goes_on = is_part && done.packs_written > 0 && !done.is_held_back;
+            all.add(done);
+            if !goes_on {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The same, but if much is to be merged only a part of it, so that the store does not grow much while it is. Whether
+    /// there is more to do.
+    fn collect_a_part(&self, request: &GcRequest, progress: OnProgress) -> Result<(GcResult, bool)> {
         progress(Progress { step: "applying policies".to_owned(), done: 0, total: 0 });
         let _alone = hold(&self.collecting);
         let (expired, left) = self.apply_policies(request.dry_run)?;
@@ -75,7 +104,7 @@ impl Node {
             without: &expired,
         };
         let done = if request.dry_run { self.store.collect_dry(&how)? } else { self.store.collect(&how)? };
-        Ok(GcResult {
+        let result = GcResult {
             freed_bytes: done.freed_bytes(),
             dry_run: request.dry_run,
             snapshots_expired: expired.len() as u64,
@@ -85,7 +114,8 @@ impl Node {
             waited_ms: done.waited_ms,
             is_held_back: done.is_held_back,
             left: left.into_iter().chain(done.left).collect(),
-        })
+        };
+        Ok((result, done.is_part))
     }
 
     /// Takes out of all histories what their policies do not keep, unless `dry`: which snapshots these are, and why others
@@ -199,11 +229,11 @@ impl House {
             return Ok(());
         }
         let begun = Instant::now();
-        let done = node.gc(&GcRequest::default(), &|_| ());
-        let waited = done.as_ref().map_or(Duration::ZERO, |done| Duration::from_millis(done.waited_ms));
-        self.rested = Instant::now() + REST.max(begun.elapsed().saturating_sub(waited) * SHARE);
+        let done = node.collect_a_part(&GcRequest::default(), &|_| ());
+        let waited = done.as_ref().map_or(Duration::ZERO, |(done, _)| Duration::from_millis(done.waited_ms));
+        self.rested = Instant::now() + begun.elapsed().saturating_sub(waited) * SHARE;
         self.packs = Some(node.store.pack_count());
-        self.has_expired = !done.as_ref().is_ok_and(|done| !done.is_held_back);
+        self.has_expired = !done.as_ref().is_ok_and(|(done, is_part)| !done.is_held_back && !is_part);
         tracing::info!(?done, "garbage was collected");
         done.map(drop)
     }

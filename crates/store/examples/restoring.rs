@@ -25,7 +25,7 @@ const EARLY: u64 = 10;
 const KEPT: u64 = 100;
 const EVERY: u64 = 12;
 /// Snapshots from one collection to the next.
-const ROUND: u64 = 60;
+const ROUND: u64 = 12;
 const ROUNDS: usize = 7;
 
 /// What a page holds: how often it became another, and how often a little of it changed since.

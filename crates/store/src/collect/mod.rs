@@ -74,6 +74,8 @@ pub struct Collected {
     pub waited_ms: u64,
     /// Whether writers were waited for in vain, and some of it is left to the next time.
     pub is_held_back: bool,
+    /// Whether there is more to be done, which the next collection does: one takes a part of the store's space for a while.
+    pub is_part: bool,
     /// Why packs that were to be merged stay as they are.
     pub left: Vec<String>,
 }

@@ -24,14 +24,19 @@ impl Store {
         how: &Collecting<'_>,
         done: &mut Collected,
     ) -> Result<Vec<PackId>, Error> {
-        let mut rewritten = Vec::new();
+        let (mut rewritten, mut written) = (Vec::new(), 0);
         for (number, group) in (0..).zip(&plan.merged) {
+            if written >= plan.part {
+                done.is_part = true;
+                break;
+            }
             (how.progress)("merging packs", number, plan.merged.len() as u64);
             let needed: Vec<&Reached> = group.iter().filter_map(|id| mark.packs.get(id)).collect();
             match self.merge(&needed, lease) {
                 Ok(bytes) => {
                     done.packs_written += 1;
                     done.written_bytes += bytes;
+                    written += bytes;
                     rewritten.extend(group);
                 }
                 Err(e @ (Error::NoSpace { .. } | Error::Damaged { .. })) => {
