@@ -26,13 +26,20 @@ struct State {
     status: Status,
     disks: Vec<Disk>,
     memory: Option<Arriving>,
-    /// How many pages were absent when a watcher was told last.
-    told_absent: u64,
+    /// What a watcher was told last of what rings no bell.
+    told: Silent,
     version: u64,
     /// Conversations on the keeper's socket that are not over yet.
     talking: usize,
     /// The machine ended, and its end is on record.
     over: bool,
+}
+
+/// What changes without ringing the bell: how many pages are absent, and why some of them stay so.
+#[derive(Default, PartialEq, Eq)]
+struct Silent {
+    absent: u64,
+    failure: Option<String>,
 }
 
 impl State {
@@ -44,14 +51,18 @@ impl State {
         self.memory.as_ref().map_or(0, Arriving::absent)
     }
 
-    fn absent(&self) -> u64 {
-        self.absent_disk() + self.absent_memory()
+    fn failure(&self) -> Option<String> {
+        self.memory.as_ref().and_then(Arriving::failure)
+    }
+
+    fn silent(&self) -> Silent {
+        Silent { absent: self.absent_disk() + self.absent_memory(), failure: self.failure() }
     }
 
     fn status(&self) -> Status {
         let mut status = self.status.clone();
         (status.absent_disk_pages, status.absent_ram_pages) = (self.absent_disk(), self.absent_memory());
-        if let Some(failure) = self.memory.as_ref().and_then(Arriving::failure) {
+        if let Some(failure) = self.failure() {
             status.reason = format!("a part of its memory cannot be read: {failure}");
         }
         status
@@ -60,7 +71,8 @@ impl State {
 
 impl Board {
     pub(crate) fn new(status: Status, disks: Vec<Disk>, memory: Option<Arriving>) -> Board {
-        let state = State { status, disks, memory, told_absent: 0, version: 0, talking: 0, over: false };
+        let state =
+            State { status, disks, memory, told: Silent::default(), version: 0, talking: 0, over: false };
         Board(Arc::new(Inner { state: Mutex::new(state), changed: Condvar::new() }))
     }
 
@@ -112,16 +124,16 @@ impl Board {
     pub(crate) fn wait(&self, seen: Option<u64>) -> (Status, u64, bool) {
         let mut state = self.lock();
         while Some(state.version) == seen && !state.over {
-            state = match state.told_absent {
+            state = match state.told.absent {
                 0 => self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 // Hydration rings no bell: its progress is looked at.
                 _ => self.0.changed.wait_timeout(state, PROGRESS).unwrap_or_else(PoisonError::into_inner).0,
             };
-            if state.absent() != state.told_absent {
+            if state.silent() != state.told {
                 state.version += 1;
             }
         }
-        state.told_absent = state.absent();
+        state.told = state.silent();
         (state.status(), state.version, state.over)
     }
 
