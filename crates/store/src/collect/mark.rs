@@ -1,9 +1,9 @@
 //! What refs reach: manifests, and pages by where they lie.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use watari_types::{PAGE_SIZE, PageHash, SnapshotId, levels_for, names_in};
+use watari_types::{MachineId, PAGE_SIZE, PageHash, RegionName, SnapshotId, levels_for, names_in};
 
 use crate::error::{At, Error};
 use crate::manifest::Run;
@@ -84,6 +84,8 @@ pub(super) struct Mark<'a> {
     /// Nodes below which everything is reached, each with how many levels above the pages it is. A page of the same content
     /// may be there as well, and leads nowhere.
     nodes: HashSet<(PageHash, u32)>,
+    /// The root of each machine's region that was followed last: what is below both it and the next one is reached already.
+    last: HashMap<(MachineId, RegionName), PageHash>,
 }
 
 impl<'a> Mark<'a> {
@@ -98,10 +100,13 @@ impl<'a> Mark<'a> {
         stays: &dyn Fn(&Pack) -> bool,
         progress: &dyn Fn(u64, u64),
     ) -> Result<Mark<'a>, Error> {
-        let (snapshots, packs, nodes) = (HashSet::new(), BTreeMap::new(), HashSet::new());
-        let mut mark = Mark { store, snapshots, packs, nodes };
-        for (number, id) in (1..).zip(kept) {
-            mark.snapshot(*id)?;
+        let (snapshots, packs) = (HashSet::new(), BTreeMap::new());
+        let mut mark = Mark { store, snapshots, packs, nodes: HashSet::new(), last: HashMap::new() };
+        let mut kept: Vec<Snapshot> = kept.iter().map(|id| store.snapshot(*id)).collect::<Result<_, _>>()?;
+        // So that each holds much of what the one before it does.
+        kept.sort_by_key(|snapshot| (snapshot.draft.config.id, snapshot.draft.created_unix_ms));
+        for (number, snapshot) in (1..).zip(&kept) {
+            mark.snapshot(snapshot.id)?;
             progress(number, kept.len() as u64);
         }
         mark.bases(stays)?;
@@ -126,16 +131,20 @@ impl<'a> Mark<'a> {
         }
         for region in &snapshot.draft.regions {
             let root = snapshot.roots.get(&region.name).copied().unwrap_or(PageHash::ZERO_PAGE);
-            match self.tree(root, levels_for(region.pages())) {
+            let key = (snapshot.draft.config.id, region.name.clone());
+            let before = self.last.get(&key).copied().unwrap_or(PageHash::ZERO_PAGE);
+            match self.tree(root, before, levels_for(region.pages())) {
                 // The root has outlived another snapshot that held the same.
                 Err(Error::MissingPage { .. }) if snapshot.draft.parent.is_some() => return Ok(false),
                 followed => followed?,
             }
+            self.last.insert(key, root);
         }
         Ok(true)
     }
 
-    fn tree(&mut self, name: PageHash, level: u32) -> Result<(), Error> {
+    /// A node and what is below it, of which it has most in common with what is below `before`.
+    fn tree(&mut self, name: PageHash, before: PageHash, level: u32) -> Result<(), Error> {
         self.page(&name)?;
         if level == 0 || name.is_zero_page() || self.nodes.contains(&(name, level)) {
             return Ok(());
@@ -143,9 +152,17 @@ impl<'a> Mark<'a> {
         if let Some((reached, position)) = self.reached(&name) {
             reached.nodes.insert(position);
         }
-        let mut node = [0; PAGE_SIZE];
+        let (mut node, mut former) = ([0; PAGE_SIZE], [0; PAGE_SIZE]);
         self.store.read_page(&name, &mut node)?;
-        names_in(&node).try_for_each(|below| self.tree(below, level - 1))?;
+        // Otherwise it is as if nothing were below it.
+        if self.nodes.contains(&(before, level)) {
+            self.store.read_page(&before, &mut former)?;
+        }
+        for (below, before) in
+            names_in(&node).zip(names_in(&former)).filter(|(below, before)| below != before)
+        {
+            self.tree(below, before, level - 1)?;
+        }
         self.nodes.insert((name, level));
         Ok(())
     }
