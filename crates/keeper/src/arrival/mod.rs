@@ -6,8 +6,7 @@
 //!   beside it, frame by frame: all that is left ────────────────┘
 //! ```
 //!
-//! How long a resume takes does not depend on how much memory there is then, nor on how it lies in the store. That all of it
-//! can be read has been checked before. If a page cannot be read all the same, who needs it waits, it is tried again, and the
+//! So a resume waits for no page to be decompressed. That all of them can be read has been checked before. If a page cannot be read all the same, who needs it waits, it is tried again, and the
 //! machine's status says so: what mends the store (`watari verify --repair`) lets the guest go on.
 //!
 //! Each page's content is put once at most. A page that has arrived and has none now was given away by the guest (a balloon,

@@ -19,18 +19,28 @@ pub(super) struct Outline(Vec<u8>);
 
 /// Opens a pack to read all of it but its frames.
 pub(super) fn open(layout: &Layout, path: &Path, id: PackId) -> Result<OpenFile, Error> {
-    if !layout.is_elsewhere() {
-        return layout.open(path);
-    }
-    if let Some(outline) = layout.recall(path).map(Outline).filter(|outline| outline.is_of(id)) {
-        return Ok(OpenFile::Elsewhere(Box::new(outline)));
+    if let Some(recalled) = recall(layout, path, id) {
+        return Ok(recalled);
     }
     let file = layout.open(path)?;
+    if !layout.is_elsewhere() {
+        return Ok(file);
+    }
     let Some(outline) = fetch(&file, path)? else { return Ok(file) };
     if outline.is_of(id) {
         layout.remember(path, &outline.0);
     }
     Ok(OpenFile::Elsewhere(Box::new(outline)))
+}
+
+/// Opens a pack to read a little of it, which is no frame: nothing is fetched for it.
+pub(super) fn open_for_a_part(layout: &Layout, path: &Path, id: PackId) -> Result<OpenFile, Error> {
+    recall(layout, path, id).map_or_else(|| layout.open(path), Ok)
+}
+
+fn recall(layout: &Layout, path: &Path, id: PackId) -> Option<OpenFile> {
+    let outline = layout.recall(path).map(Outline).filter(|outline| outline.is_of(id))?;
+    Some(OpenFile::Elsewhere(Box::new(outline)))
 }
 
 /// None if it is too long, or no pack, which whoever reads it finds out.
@@ -54,10 +64,16 @@ impl Outline {
         self.0.get(LENGTH_BYTES + HEADER_BYTES as usize..).unwrap_or_default()
     }
 
-    /// Whether its index is the one that the pack is named after.
+    fn header(&self) -> &[u8] {
+        self.0.get(LENGTH_BYTES..LENGTH_BYTES + HEADER_BYTES as usize).unwrap_or_default()
+    }
+
+    /// Whether it is sound, and its index the one that the pack is named after.
     fn is_of(&self, id: PackId) -> bool {
-        let index = self.rest().len().checked_sub(FOOTER_BYTES as usize).map(|end| &self.rest()[..end]);
-        index.is_some_and(|index| *blake3::hash(index).as_bytes() == id.0)
+        let Some(end) = self.rest().len().checked_sub(FOOTER_BYTES as usize) else { return false };
+        let (index, last) = self.rest().split_at(end);
+        let footer = Footer::decode(self.header(), last, self.bytes());
+        footer.is_ok_and(|footer| footer.id == id) && *blake3::hash(index).as_bytes() == id.0
     }
 }
 
@@ -70,9 +86,7 @@ impl ReadAt for Outline {
         let begins = self.bytes().saturating_sub(self.rest().len() as u64);
         let (from, part) = match offset.checked_sub(begins) {
             Some(from) => (from, self.rest()),
-            None => {
-                (offset, self.0.get(LENGTH_BYTES..LENGTH_BYTES + HEADER_BYTES as usize).unwrap_or_default())
-            }
+            None => (offset, self.header()),
         };
         let end = from.checked_add(into.len() as u64);
         let found = end.and_then(|end| part.get(usize::try_from(from).ok()?..usize::try_from(end).ok()?));

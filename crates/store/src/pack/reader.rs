@@ -79,9 +79,9 @@ impl Pack {
         self.layout.open(&self.path)
     }
 
-    /// Opens it to read anything but frames.
+    /// Opens it to read a part of its index.
     pub(crate) fn index_file(&self) -> Result<OpenFile, Error> {
-        outline::open(&self.layout, &self.path, self.id)
+        outline::open_for_a_part(&self.layout, &self.path, self.id)
     }
 
     /// Whether reading a little of it takes about as long as reading much.
