@@ -62,7 +62,7 @@ pub(crate) fn draft(generation: u64, parent: Option<SnapshotId>) -> SnapshotDraf
             disks: vec![DiskConfig { bytes: u64::from(DISK_PAGES) * PAGE_SIZE as u64 }],
             nics: vec![],
         },
-        machine_name: "a-machine-by-name".parse().unwrap(),
+        machine_name: "web".parse().unwrap(),
         parent,
         generation: Generation(generation),
         epoch: Epoch(1),
