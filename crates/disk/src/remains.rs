@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use watari_types::PageSet;
 
-use crate::bits;
+use crate::bits::{self, SparseWords};
 use crate::ledger::Ledger;
 use crate::map::Map;
 use crate::raw::RawFile;
@@ -27,9 +27,7 @@ impl Remains {
 
     fn of(path: &Path, differing: &PageSet) -> Result<(Remains, Ledger), Error> {
         let (raw, map, ledger) = Disk::open_files(path)?;
-        let value = |word: &AtomicU64| word.load(Ordering::Acquire);
-        let mut absent: Vec<u64> =
-            map.absent().iter().zip(map.unpublished()).map(|(a, u)| value(a) | value(u)).collect();
+        let mut absent: Vec<u64> = given_up(&map).collect();
         for part in differing.runs().flat_map(bits::parts).take_while(|part| part.end <= map.pages()) {
             let (word, mask) = bits::place(&part);
             absent[word] |= mask;
@@ -38,7 +36,21 @@ impl Remains {
     }
 }
 
+/// The pages that are not as the newest published snapshot has them, or not here, word by word.
+fn given_up(map: &Map) -> impl Iterator<Item = u64> + '_ {
+    let value = |word: &AtomicU64| word.load(Ordering::Acquire);
+    map.absent().iter().zip(map.unpublished()).map(move |(absent, changed)| value(absent) | value(changed))
+}
+
 impl Disk {
+    /// The pages that would have to come from elsewhere now if the disk were [taken back](Disk::revoke) to the newest
+    /// published snapshot: those that are not here, or in no snapshot yet. Takes time in proportion to the disk's size, a
+    /// bit for a page.
+    pub fn given_up(&self) -> PageSet {
+        let words = (0..).zip(given_up(&self.engine().map)).filter(|(_, pages)| *pages != 0);
+        bits::page_set(&words.collect::<SparseWords>())
+    }
+
     /// Makes what is at `path` no disk any more, durably: until the next [`create`](Disk::create) or
     /// [`create_from`](Disk::create_from) it cannot be opened. For whoever is about to change what the disk's pages
     /// descend from.

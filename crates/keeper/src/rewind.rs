@@ -51,12 +51,16 @@ pub(crate) fn give_up(
     let store = instance.history.store().clone();
     store.refresh()?;
     let tables = instance.history.tables_at(snapshot)?;
-    check_all_but_memory(&store, &tables)?;
+    check_small_regions(&store, &tables)?;
+    let mut disks = ReturningDisks { wanted: snapshot, tables: &tables, checked: BTreeMap::new() };
+    disks.check(instance, &store)?;
     let mut memory = Returning::new(instance, &tables)?;
     memory.check(&store)?;
     let kept = keep.map(|message| capture::last_checkpoint(instance, message, progress)).transpose();
     let kept = kept.map_err(|error| Error::NotKept(Box::new(error)))?;
-    let pages = memory.stop_and_check(instance, &store).inspect_err(|_| {
+    let stopped = memory.stop_and_check(instance, &store);
+    let checked = stopped.and_then(|pages| disks.check(instance, &store).map(|()| pages));
+    let pages = checked.inspect_err(|_| {
         if instance.is_running()
             && let Err(error) = instance.monitor.cont()
         {
@@ -132,20 +136,47 @@ impl Returning {
     }
 }
 
-/// Pages of disks are looked up and not read: there may be very many, and they come when the guest asks for them.
-fn check_all_but_memory(store: &Store, tables: &BTreeMap<RegionName, PageTable>) -> Result<()> {
-    for (region, table) in tables.iter().filter(|(region, _)| !ram::is_main(region)) {
-        match region.kind() {
-            RegionKind::Disk => {
-                // Which looks for new packs, so that few are left.
-                for (_, page) in table.iter().filter(|(_, page)| !store.contains(page)) {
-                    store.read_page(&page, &mut [0; PAGE_SIZE])?;
-                }
+/// Disks that are to hold what a snapshot does.
+struct ReturningDisks<'a> {
+    wanted: SnapshotId,
+    /// What it holds.
+    tables: &'a BTreeMap<RegionName, PageTable>,
+    /// What was found in the store so far.
+    checked: BTreeMap<RegionName, PageSet>,
+}
+
+impl ReturningDisks<'_> {
+    /// Looks up what is to come from the store as things are now, but for what was found before. It is not read: there may
+    /// be very many pages, and they come when the guest asks for them.
+    fn check(&mut self, instance: &Instance, store: &Store) -> Result<()> {
+        let base = instance.history.base();
+        let differing = base.and_then(|base| store.changed_between(base.id, self.wanted).ok());
+        for (index, disk) in instance.disks.iter().enumerate() {
+            let name = RegionName::disk(index);
+            let Some(table) = self.tables.get(&name) else { continue };
+            let mut pages = match &differing {
+                Some(differing) => differing.get(&name).cloned().unwrap_or_default(),
+                // Then the disk is made anew.
+                None => table.pages(),
+            };
+            pages.union_with(&disk.given_up());
+            let checked = self.checked.entry(name).or_default();
+            pages.subtract(checked);
+            // Reading looks for new packs, so that few are left.
+            for page in pages.iter().map(|page| table.get(page)).filter(|page| !store.contains(page)) {
+                store.read_page(&page, &mut [0; PAGE_SIZE])?;
             }
-            RegionKind::Ram | RegionKind::Boot => store.check_readable(table.iter(), threads())?,
+            checked.union_with(&pages);
         }
+        Ok(())
     }
-    Ok(())
+}
+
+/// All there is beside main memory and disks is read by a resume at once.
+fn check_small_regions(store: &Store, tables: &BTreeMap<RegionName, PageTable>) -> Result<()> {
+    let is_small = |region: &RegionName| region.kind() != RegionKind::Disk && !ram::is_main(region);
+    let small = tables.iter().filter(|(region, _)| is_small(region));
+    Ok(store.check_readable(small.flat_map(|(_, table)| table.iter()), threads())?)
 }
 
 /// Pages that hold nothing although the snapshot has content for them, beside those of `other`. A page that was

@@ -19,9 +19,9 @@ const PER_FAR_PIECE: u32 = 16384;
 const KEPT: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 /// The names of pages that follow each other in a pack.
-type Piece = Arc<[[u8; 32]]>;
+pub(crate) type Piece = Arc<[[u8; 32]]>;
 
-/// The pieces read last, by pack and number.
+/// The pieces read last, by pack and the first page.
 pub(crate) struct Names(Mutex<LruCache<(PackId, u32), Piece>>);
 
 impl Names {
@@ -31,20 +31,25 @@ impl Names {
 
     /// Whether that is the name of the page at `position`.
     pub(crate) fn is(&self, name: &PageHash, pack: &Pack, position: u32) -> Result<bool, Error> {
-        let key = (pack.id, position / per_piece(pack));
-        let slot = (position % per_piece(pack)) as usize;
-        if let Some(names) = self.0.lock().get(&key) {
-            return Ok(names.get(slot) == Some(&name.0));
+        let slot = position % per_piece(pack);
+        let names = self.piece(pack, position - slot)?;
+        Ok(names.get(slot as usize) == Some(&name.0))
+    }
+
+    /// The piece that begins with the name of the page `first`.
+    pub(crate) fn piece(&self, pack: &Pack, first: u32) -> Result<Piece, Error> {
+        if let Some(names) = self.0.lock().get(&(pack.id, first)) {
+            return Ok(Arc::clone(names));
         }
         // Not under the lock: other threads go on, at worst it is read twice.
-        let names = read(pack, position - slot as u32)?;
-        let is = names.get(slot) == Some(&name.0);
-        self.0.lock().put(key, names);
-        Ok(is)
+        let names = read(pack, first)?;
+        self.0.lock().put((pack.id, first), Arc::clone(&names));
+        Ok(names)
     }
 }
 
-fn per_piece(pack: &Pack) -> u32 {
+/// How many names are read at once.
+pub(crate) fn per_piece(pack: &Pack) -> u32 {
     if pack.is_far() { PER_FAR_PIECE } else { PER_PIECE }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use watari_types::PageHash;
 
 use crate::error::Error;
@@ -31,7 +31,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn of(pack: &Arc<Pack>, position: u32) -> Place {
+    pub(crate) fn of(pack: &Arc<Pack>, position: u32) -> Place {
         let (frame, slot) = pack.frame_of(position);
         Place { pack: Arc::clone(pack), frame, slot }
     }
@@ -197,7 +197,7 @@ impl Packs {
     }
 
     /// Does something with a pack, unless that cannot be read: then it is set aside. Fails if it is gone.
-    fn with<T>(
+    pub(crate) fn with<T>(
         &self,
         known: &Known,
         work: impl FnOnce(&Arc<Pack>) -> Result<T, Error>,
@@ -229,6 +229,16 @@ impl Packs {
         if index.has(id) {
             index.retain(|pack| pack.id != id);
         }
+    }
+
+    /// Where pages may be, as far as is known now.
+    pub(crate) fn index(&self) -> RwLockReadGuard<'_, PageIndex> {
+        self.index.read()
+    }
+
+    /// What is read of packs to tell whether they are there.
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
     }
 
     /// Sorts pages, so that those that lie together follow each other.

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use watari_types::{PAGE_SIZE, Page, PageHash};
 
 use crate::error::{At, Error};
+use crate::locate::Wanted;
 use crate::pack::Decoder;
 use crate::packs::Place;
 use crate::store::Store;
@@ -21,13 +22,6 @@ type Work<'a, Part> = &'a (dyn Fn(Part, &mut Decoder) -> Result<(), Error> + Syn
 /// At most so many frames with changes are decoded before what they are changes of, so that each frame with some of that is
 /// decoded once, for all that is wanted of it. They are kept as what differs: 128 MiB at most, and a tenth of it mostly.
 const FRAMES_OF_CHANGES: usize = 1024;
-
-/// A page that is wanted, and where it is.
-pub(crate) struct Wanted {
-    pub(crate) place: Place,
-    number: u32,
-    name: PageHash,
-}
 
 /// A page of which it is known so far how it differs from another.
 struct Change {
@@ -139,23 +133,6 @@ impl Store {
             }
         });
         failure.into_inner().map_or(Ok(()), Err)
-    }
-
-    fn locate(&self, pages: impl Iterator<Item = (u32, PageHash)>) -> Result<Vec<Wanted>, Error> {
-        let mut pages: Vec<_> = pages.filter(|(_, page)| !page.is_zero_page()).collect();
-        self.packs().sort_as_they_lie(&mut pages);
-        let mut wanted = Vec::with_capacity(pages.len());
-        let mut refreshed = false;
-        for (number, name) in pages {
-            let mut place = self.find(&name);
-            if place.is_none() && !std::mem::replace(&mut refreshed, true) {
-                self.refresh()?;
-                place = self.find(&name);
-            }
-            wanted.push(Wanted { place: place.ok_or_else(|| self.missing(&name))?, number, name });
-        }
-        wanted.sort_unstable_by_key(|w| (w.place.frame_key(), w.number));
-        Ok(wanted)
     }
 
     /// What is wanted of frames of changes, as what they are changes of lies.

@@ -146,6 +146,13 @@ impl PageIndex {
         self.table.find(beginning(&page.0)).map(candidate).collect()
     }
 
+    /// The number of the pack in which the page may be, and its position there, if there is just one such place.
+    pub(crate) fn only_place(&self, page: &PageHash) -> Option<(u32, u32)> {
+        let mut entries = self.table.find(beginning(&page.0));
+        let only = entries.next()?;
+        entries.next().is_none().then_some((only.pack, only.position))
+    }
+
     /// Pages sorted by this lie as they lie in packs.
     pub(crate) fn order(&self, page: &PageHash) -> Option<(u32, u32)> {
         self.table.find(beginning(&page.0)).map(|entry| (entry.pack, entry.position)).next()
