@@ -89,6 +89,9 @@ pub enum Error {
     /// The text may not be a tag. Nothing was changed.
     #[error("{0:?} cannot be a tag: use letters, digits, '-', '_' and '.', and not digits only")]
     BadTag(String),
+    /// What was sent here is not what it is said to be. It was not taken.
+    #[error("what was sent is not what it is said to be: {0}")]
+    Forged(String),
     /// The snapshot contradicts itself and was not published.
     #[error("the snapshot cannot be published: {0}")]
     BadDraft(String),

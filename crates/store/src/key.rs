@@ -48,6 +48,11 @@ impl NodeKey {
         NodeKey(SigningKey::from_bytes(&seed))
     }
 
+    /// What it grows from: the secret itself, for what has to hold the same key in another form.
+    pub fn seed(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
     /// The node's id.
     pub fn id(&self) -> NodeId {
         NodeId(self.0.verifying_key().to_bytes())

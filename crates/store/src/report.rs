@@ -15,6 +15,7 @@ impl Error {
             Error::Damaged { .. } | Error::MissingPage { .. } => {
                 (ErrorKind::Damaged, "`watari verify` names every snapshot that is affected")
             }
+            Error::Forged(_) => (ErrorKind::Damaged, "nothing of it was taken; ask those who run that node"),
             Error::NewerFormat { .. } => {
                 (ErrorKind::Damaged, "use the version of Watari that wrote it, or a newer one")
             }

@@ -9,20 +9,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use watari_types::{Generation, MachineId, PAGE_SIZE, PageHash, PageTable, SnapshotId};
 
 use crate::error::Error;
 use crate::lease::Lease;
+use crate::locate::Wanted;
 use crate::manifest::{Manifest, Run};
 use crate::pack::{Decoder, Group, PackWriter, broken};
-use crate::read_pages::Wanted;
 use crate::regions::Regions;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
 /// A pack is ended at this length, so that what has arrived is not lost with what has not.
-const PACK_BYTES: u64 = 64 << 20;
+pub(crate) const PACK_BYTES: u64 = 64 << 20;
 /// For fewer frames than this another thread, and with it another pack, is not worth it.
 const FRAMES_PER_THREAD: usize = 16;
 
@@ -36,7 +36,7 @@ pub struct SendProgress {
 }
 
 /// What was sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
     /// Manifests that were not there.
     pub snapshots: u64,
@@ -73,10 +73,9 @@ impl Store {
         to: &Store,
         progress: &(dyn Fn(SendProgress) + Sync),
     ) -> Result<Sent, Error> {
-        let Parcel { machine, generation, id, tags } = *parcel;
+        let Parcel { machine, generation, id, .. } = *parcel;
         let (_source, lease) = (self.lease()?, to.lease()?);
-        let refs = to.refs(machine);
-        let existing = refs.get(generation)?;
+        let existing = to.refs(machine).get(generation)?;
         if let Some(existing) = existing.filter(|existing| *existing != id) {
             return Err(Error::GenerationTaken { machine, generation, existing });
         }
@@ -84,15 +83,23 @@ impl Store {
         for snapshot in self.absent(id, to, &lease)?.into_iter().rev() {
             self.send_snapshot(&snapshot, to, &lease, progress, &mut sent)?;
         }
-        if existing.is_none() {
-            refs.add(generation, id, &lease)?;
+        to.refer(parcel, &lease)?;
+        Ok(sent)
+    }
+
+    /// Makes a snapshot that is here, and its tags, part of the machine's history.
+    pub(crate) fn refer(&self, parcel: &Parcel<'_>, lease: &Lease) -> Result<(), Error> {
+        let Parcel { machine, generation, id, tags } = *parcel;
+        let refs = self.refs(machine);
+        if refs.get(generation)?.is_none() {
+            refs.add(generation, id, lease)?;
         }
         for tag in tags {
             if refs.tagged(tag)? != Some(id) {
-                refs.tag(tag, id, &lease)?;
+                refs.tag(tag, id, lease)?;
             }
         }
-        Ok(sent)
+        Ok(())
     }
 
     /// The snapshot, unless it is in the other store, and those before it that it cannot be read without: each that says
@@ -126,7 +133,13 @@ impl Store {
             Some(parent) => to.has_snapshot(parent, lease)?,
             None => true,
         };
-        let names = if has_parent { manifest.pages()? } else { self.pages_since(snapshot, to, lease)? };
+        let names = match has_parent {
+            true => manifest.pages()?,
+            false => {
+                let before = self.nearest(snapshot, |before| to.has_snapshot(before.id, lease))?;
+                self.pages_since(snapshot, before.map(|before| before.id))?
+            }
+        };
         let absent: HashSet<PageHash> = names.into_iter().filter(|page| !to.keeps(page, lease)).collect();
         sent.pages += absent.len() as u64;
         sent.bytes += Sender::new(self, to, lease, absent.len() as u64, progress).send(absent)?;
@@ -138,15 +151,23 @@ impl Store {
         Ok(())
     }
 
-    /// The pages that changed since the nearest snapshot before that the other store has, or all that are not zero.
-    fn pages_since(&self, snapshot: &Snapshot, to: &Store, lease: &Lease) -> Result<Vec<PageHash>, Error> {
+    /// The pages that changed since one it descends from, or all, but for zeros.
+    pub(crate) fn pages_since(
+        &self,
+        snapshot: &Snapshot,
+        before: Option<SnapshotId>,
+    ) -> Result<Vec<PageHash>, Error> {
+        if before.is_some() && before == snapshot.draft.parent {
+            return self.manifest(snapshot.id)?.pages();
+        }
         let tables = self.page_tables(snapshot.id)?;
-        let Some(before) = self.nearest(snapshot, |before| to.has_snapshot(before.id, lease))? else {
+        let Some(before) = before else {
             return Ok(tables.values().flat_map(|table| table.iter().map(|(_, page)| page)).collect());
         };
-        let changed = self.changed_between(before.id, snapshot.id)?;
+        let changed = self.changed_between(before, snapshot.id)?;
         let pages = changed.iter().filter_map(|(region, pages)| Some((tables.get(region)?, pages)));
-        Ok(pages.flat_map(|(table, pages)| pages.iter().map(|page| table.get(page))).collect())
+        let names = pages.flat_map(|(table, pages)| pages.iter().map(|page| table.get(page)));
+        Ok(names.filter(|page| !page.is_zero_page()).collect())
     }
 
     /// The nearest snapshot before this one for which something holds, as far as its history is there.
@@ -207,7 +228,7 @@ impl Store {
     }
 
     /// Whether a snapshot's manifest is there and stays.
-    fn has_snapshot(&self, id: SnapshotId, lease: &Lease) -> Result<bool, Error> {
+    pub(crate) fn has_snapshot(&self, id: SnapshotId, lease: &Lease) -> Result<bool, Error> {
         match self.check_snapshot(id, lease) {
             Ok(()) => Ok(true),
             Err(Error::MissingSnapshot { .. }) => Ok(false),
@@ -216,7 +237,7 @@ impl Store {
     }
 
     /// Takes a manifest from another store; its length.
-    fn receive(&self, manifest: &Manifest, lease: &Lease) -> Result<u64, Error> {
+    pub(crate) fn receive(&self, manifest: &Manifest, lease: &Lease) -> Result<u64, Error> {
         let snapshot = manifest.snapshot();
         manifest.signer()?;
         manifest.device_state()?;

@@ -85,6 +85,11 @@ impl MachineId {
 pub struct NodeId(pub [u8; 32]);
 hex_id!(NodeId, 32);
 
+/// A mesh's name: random, made with its first member.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MeshId(pub [u8; 16]);
+hex_id!(MeshId, 16);
+
 /// A machine's snapshot counter: the first snapshot is generation 1, and a number is never used twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -8,6 +8,7 @@ mod generations;
 mod hash_pages;
 mod ids;
 mod machine;
+mod node_name;
 mod page;
 mod page_set;
 mod page_table;
@@ -18,10 +19,11 @@ mod rev;
 
 pub use delta::{Delta, RegionDelta};
 pub use generations::Generations;
-pub use ids::{Epoch, Generation, MachineId, NodeId, ParseIdError, SnapshotId};
+pub use ids::{Epoch, Generation, MachineId, MeshId, NodeId, ParseIdError, SnapshotId};
 pub use machine::{
     BOOT_INITRD, BOOT_KERNEL, Boot, DiskConfig, MachineConfig, MachineName, MemorySize, NameError, NicConfig,
 };
+pub use node_name::{NodeName, NodeNameError};
 pub use page::{PAGE_SIZE, Page, PageHash, is_zero, pages_for};
 pub use page_set::PageSet;
 pub use page_table::{NAMES_PER_NODE, NewNode, PageTable, levels_for, names_in};

@@ -54,6 +54,14 @@ pub enum ErrorKind {
     NoDaemon,
     /// The machine's keeper does not answer.
     NoKeeper,
+    /// No node of that name is in the mesh, or several are; or this node is in none.
+    UnknownNode,
+    /// The node does not answer.
+    Unreachable,
+    /// The text is no ticket, or one that admits nobody any more.
+    BadTicket,
+    /// The node does not do that for this one.
+    Forbidden,
     /// The operating system said no.
     Io,
     /// Something that should not happen.

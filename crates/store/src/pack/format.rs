@@ -12,7 +12,7 @@ pub(crate) const PAGES_PER_FRAME: usize = 64;
 /// Bytes in a full frame before compression.
 pub(crate) const FRAME_BYTES: usize = PAGES_PER_FRAME * PAGE_SIZE;
 /// More than any compressor makes of a full frame; a longer one is not read.
-const MAX_STORED_FRAME: u32 = 512 << 10;
+pub(crate) const MAX_STORED_FRAME: u32 = 512 << 10;
 
 /// Bytes before the first frame.
 pub(crate) const HEADER_BYTES: u64 = 16;

@@ -10,6 +10,7 @@ use super::reader::Pack;
 use crate::compress::compressor;
 use crate::error::{At, Error};
 use crate::files::NewFile;
+use crate::goods::PageFrame;
 use crate::lease::Lease;
 use crate::regions::Regions;
 use crate::store::Store;
@@ -179,6 +180,28 @@ impl PackWriter {
             self.known.insert_unique(short_hash(name), *name, short_hash);
         }
         Ok(())
+    }
+
+    /// Adds a frame that came from elsewhere and was found to hold what it says.
+    pub(crate) fn put_received(&mut self, received: &PageFrame) -> Result<(), Error> {
+        let mut stored =
+            Vec::with_capacity(received.compressed.len() + received.bases.len() * size_of::<PageHash>());
+        received.bases.iter().for_each(|base| stored.extend(base.0));
+        stored.extend(&received.compressed);
+        let frame = Frame {
+            kind: if received.bases.is_empty() { Kind::Pages } else { Kind::Changes },
+            offset: 0,
+            bytes: stored.len() as u32,
+            first_page: 0,
+            pages: received.names.len() as u32,
+            hash: *blake3::hash(&stored).as_bytes(),
+        };
+        self.put_frame(&frame, &received.names, &stored)
+    }
+
+    /// Whether one of these has been put already.
+    pub(crate) fn has_any(&self, pages: &[PageHash]) -> bool {
+        pages.iter().any(|page| self.is_put(page))
     }
 
     /// Its length so far, but for pages that are not compressed yet.

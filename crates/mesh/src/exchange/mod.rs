@@ -1,0 +1,42 @@
+//! A snapshot from one node's store into another's: what is not there yet, each page once, newest version only.
+//!
+//! ```text
+//!   giver                                   taker
+//!   Offer: which, and what it descends from ─►
+//!                                           ◄─ Have: the nearest of these that is here
+//!   Names: pages that changed since        ─►     up to 8 lists on their way,
+//!                                           ◄─ Want: which of them           so that it does not matter
+//!   Pages: in the frames they are stored in ─►                               how far away the other is
+//!   Settle                                  ─►     all of them are in packs that count
+//!                                           ◄─ Settled
+//!   Names, Want, Pages: the same with pages that are kept as changes of others
+//!   Settle, Settled, Manifest               ─►     everything is there: the snapshot is one of the machine's
+//!                                           ◄─ Done
+//! ```
+//! Either side may say `Refuse` and why at any time, which ends it. [`Giving`] and [`Taking`] decide what comes next and do
+//! nothing themselves: events in, actions out. Where it is cut, the taker keeps the whole frames that it has; the next time it
+//! does not want them.
+
+mod driver;
+mod giving;
+mod link;
+mod message;
+#[cfg(test)]
+mod simulation;
+mod taking;
+
+pub use driver::{Given, Progress, Taken, give, take};
+pub use giving::{GiveAction, Giving};
+pub use link::Link;
+pub use message::{Answer, BadMessage, Message, Offer};
+pub use taking::{TakeAction, Taking};
+
+/// Names in one list: 128 KiB of them, for 16 MiB of pages. Few in tests, where there are to be many lists.
+pub(crate) const NAMES_PER_LIST: u32 = if cfg!(test) { 8 } else { 4096 };
+/// Lists that may be unanswered. With the pages that follow them, enough for 1 Gbit/s over 150 ms several times.
+pub(crate) const MOST_LISTS: usize = 8;
+
+/// What the other side did that is against the rules above.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the other node does not keep to the protocol: {0}")]
+pub struct Violation(pub(crate) &'static str);

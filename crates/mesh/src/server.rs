@@ -1,0 +1,133 @@
+//! What others ask of this node. A stranger may ask to be let in, and nothing else.
+
+use std::time::Duration;
+
+use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
+use tokio::runtime::Handle;
+use watari_types::{ErrorKind, ErrorReport, NodeId};
+
+use crate::Error;
+use crate::exchange::Link;
+use crate::mesh::Mesh;
+use crate::peers::node_of;
+use crate::wire::{self, Ask};
+
+/// How long somebody may take to say what they want, and a stranger to be let in.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Accepts connections until it is closed.
+pub(crate) async fn accept(mesh: Mesh) {
+    while let Some(incoming) = mesh.0.peers.accept().await {
+        let mesh = mesh.clone();
+        tokio::spawn(async move {
+            match incoming.await {
+                Ok(connection) if mesh.is_member(node_of(&connection)) => {
+                    mesh.0.peers.opened(&connection);
+                    serve(mesh, connection).await;
+                }
+                Ok(connection) => {
+                    let _ = tokio::time::timeout(PATIENCE, serve_stranger(mesh, connection.clone())).await;
+                    connection.close(VarInt::from_u32(1), b"not a member");
+                }
+                Err(error) => tracing::debug!("a connection did not come about: {error}"),
+            }
+        });
+    }
+}
+
+/// Answers what a member asks until the connection ends, or the member is none any more.
+pub(crate) async fn serve(mesh: Mesh, connection: Connection) {
+    let node = node_of(&connection);
+    loop {
+        tokio::select! {
+            streams = connection.accept_bi() => {
+                let Ok((send, receive)) = streams else { return };
+                tokio::spawn(handle(mesh.clone(), node, send, receive));
+            }
+            datagram = connection.read_datagram() => {
+                let Ok(datagram) = datagram else { return };
+                mesh.0.pulse.heard(node, datagram);
+            }
+        }
+    }
+}
+
+async fn serve_stranger(mesh: Mesh, connection: Connection) {
+    let node = node_of(&connection);
+    let Ok((send, receive)) = connection.accept_bi().await else { return };
+    handle(mesh, node, send, receive).await;
+    // Until it has read the answer.
+    connection.closed().await;
+}
+
+async fn handle(mesh: Mesh, node: NodeId, mut send: SendStream, mut receive: RecvStream) {
+    let is_member = mesh.is_member(node);
+    let program = mesh.0.options.program.clone();
+    let asked = tokio::time::timeout(PATIENCE, wire::asked(&mut receive, is_member, &program)).await;
+    let done = match asked.unwrap_or(Err(Error::Cut)) {
+        Ok(Ask::Join { secret }) => {
+            let admitted = mesh.admit(node, &secret).await;
+            reply(node, &mut send, admitted).await
+        }
+        Ok(_) if !is_member => reply::<()>(node, &mut send, Err(Error::Unwanted(stranger(node)))).await,
+        Ok(Ask::Roll { digest, records }) => {
+            let heard = mesh.hear(node, digest, records.as_deref()).await;
+            reply(node, &mut send, heard).await
+        }
+        Ok(Ask::Leave) => {
+            let taken_out = mesh.take_out(node).await;
+            let told = reply(node, &mut send, taken_out).await;
+            let _ = send.finish();
+            let _ = tokio::time::timeout(PATIENCE, send.stopped()).await;
+            mesh.apply().await;
+            told
+        }
+        Ok(Ask::Holdings) => {
+            let host = mesh.0.host.clone();
+            let holdings = tokio::task::spawn_blocking(move || host.holdings()).await;
+            reply(node, &mut send, holdings.map_err(|_| Error::Cut)).await
+        }
+        Ok(Ask::Take) => {
+            return exchange(mesh, send, receive, move |mesh, link| mesh.0.host.take(node, link)).await;
+        }
+        Ok(Ask::Give { rev }) => {
+            return exchange(mesh, send, receive, move |mesh, link| mesh.0.host.give(node, &rev, link)).await;
+        }
+        Err(error) => reply::<()>(node, &mut send, Err(error)).await,
+    };
+    if let Err(error) = done {
+        tracing::debug!(%node, "{error}");
+    }
+    let _ = send.finish();
+}
+
+fn stranger(node: NodeId) -> ErrorReport {
+    let hint = "ask for a ticket: `watari invite` on a node of the mesh, then `watari join TICKET`";
+    ErrorReport::new(ErrorKind::Forbidden, format!("node {node} does not belong to this mesh"), hint)
+}
+
+/// Answers, and notes what was refused.
+async fn reply<T: serde::Serialize>(
+    node: NodeId,
+    send: &mut SendStream,
+    answer: Result<T, Error>,
+) -> Result<(), Error> {
+    if let Err(error) = &answer {
+        tracing::warn!(%node, "was refused: {error}");
+    }
+    wire::answer(send, answer.map_err(|error| error.report())).await
+}
+
+/// Gives the streams over to a thread that may block.
+async fn exchange(
+    mesh: Mesh,
+    mut send: SendStream,
+    receive: RecvStream,
+    work: impl FnOnce(&Mesh, &mut Link) + Send + 'static,
+) {
+    if wire::answer(&mut send, Ok(())).await.is_err() {
+        return;
+    }
+    let mut link = Link::over(&Handle::current(), receive, send, None);
+    let _ = tokio::task::spawn_blocking(move || work(&mesh, &mut link)).await;
+}
