@@ -24,6 +24,9 @@ pub(crate) struct Unlock {
 impl Unlock {
     /// The depot that is meant, with what it takes to use it.
     pub(crate) fn depot(&self, address: &str) -> Result<DepotRequest> {
+        // What looks like neither a path nor a file may be a node.
+        let is_name = !address.contains('/') && !address.ends_with(".tar");
+        let node = is_name.then(|| address.to_owned());
         let address = match address.contains("://") {
             true => address.to_owned(),
             false => absolute(Path::new(address))?.to_string_lossy().into_owned(),
@@ -43,7 +46,7 @@ impl Unlock {
         let settings: BTreeMap<String, String> =
             std::env::vars().filter(|(name, _)| name.starts_with("AWS_")).collect();
         let settings = if address.starts_with("s3://") { settings } else { BTreeMap::new() };
-        Ok(DepotRequest { address, passphrase, identity, settings })
+        Ok(DepotRequest { address, node, passphrase, identity, settings })
     }
 }
 

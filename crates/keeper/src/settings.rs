@@ -1,10 +1,12 @@
 //! `node/settings.toml`: what the person who runs the node decides instead of Watari. Normally not there.
 
 use std::fs;
+use std::net::SocketAddr;
 
 use serde::Deserialize;
 use watari_qemu::Accel;
 use watari_ram::TrackerChoice;
+use watari_types::NodeName;
 
 use crate::home::Home;
 use crate::{Error, Result};
@@ -17,6 +19,20 @@ pub struct Settings {
     pub tracker: Option<Tracker>,
     /// `"kvm"` or `"tcg"`: run guests this way, even if the test of the host says otherwise.
     pub accelerator: Option<Accel>,
+    /// How the node is reached by others of its mesh.
+    pub mesh: MeshSettings,
+}
+
+/// How a node is reached by others, if not by what it finds itself.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MeshSettings {
+    /// What it calls itself, if not what the computer is called.
+    pub name: Option<NodeName>,
+    /// Where it listens, as `["192.0.2.7:4917"]`; on all addresses and a port that is free without it.
+    pub listen: Vec<SocketAddr>,
+    /// The URL of a relay that helps where there is no direct way. None without it.
+    pub relay: Option<String>,
 }
 
 /// A tracker that a person can insist on.

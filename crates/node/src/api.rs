@@ -7,6 +7,7 @@ mod clone;
 mod core;
 mod depots;
 mod diff;
+mod mesh;
 mod restore;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub use clone::*;
 pub use core::*;
 pub use depots::*;
 pub use diff::*;
+pub use mesh::*;
 pub use restore::*;
 
 /// The media type that asks for progress lines.

@@ -24,20 +24,58 @@ struct Shelved {
     survey: Survey,
 }
 
+/// Snapshots of a machine that came from elsewhere.
+pub(crate) struct Arrived<'a> {
+    pub(crate) machine: MachineId,
+    /// By ascending generation, one at least.
+    pub(crate) snapshots: &'a [(Generation, SnapshotId)],
+    pub(crate) received: Sent,
+}
+
+/// A snapshot that is here, to be sent elsewhere.
+pub(crate) struct Offered {
+    pub(crate) machine: MachineId,
+    /// What it is called here, or was where it is from.
+    pub(crate) name: MachineName,
+    pub(crate) generation: Generation,
+    pub(crate) id: SnapshotId,
+    pub(crate) survey: Survey,
+}
+
+/// The snapshot that a revision names: of a machine that lives here, or of one of which only snapshots are here.
+pub(crate) fn offered_by(node: &Node, rev: &str) -> Result<Offered> {
+    let found = match node.resolve(rev) {
+        Ok(found) => found,
+        Err(error) => {
+            let shelves = shelves(&node.store)?;
+            let Ok((shelved, snapshots)) = one_of(&shelves, rev) else { return Err(error) };
+            let Some((generation, id)) = snapshots.last().copied() else { return Err(error) };
+            let (machine, name) = (shelved.machine, shelved.name.clone());
+            return Ok(Offered { machine, name, generation, id, survey: node.store.refs(machine).survey()? });
+        }
+    };
+    let survey = node.store.refs(found.machine).survey()?;
+    let snapshot = node.store.snapshot(found.id)?;
+    let generation = survey.snapshots.iter().find(|(_, id)| *id == found.id);
+    let generation = generation.map_or(snapshot.draft.generation, |(generation, _)| *generation);
+    let name = found.name.unwrap_or(snapshot.draft.machine_name);
+    Ok(Offered { machine: found.machine, name, generation, id: found.id, survey })
+}
+
 impl Node {
     /// Puts a snapshot into a depot: what is not there yet.
     pub(crate) fn push(&self, request: &PushRequest, progress: OnProgress) -> Result<Pushed> {
+        if let Some(node) = self.node_meant(&request.depot)? {
+            return self.push_to(request, node, progress);
+        }
         // Before it is looked for, so that it does not go meanwhile.
         let _lease = self.store.lease()?;
-        let found = self.resolve(&request.rev)?;
-        let survey = self.store.refs(found.machine).survey()?;
-        let mut generations = survey.snapshots.iter().filter(|(_, id)| *id == found.id);
-        let snapshot = self.store.snapshot(found.id)?;
-        let generation = generations.next().map_or(snapshot.draft.generation, |(generation, _)| *generation);
+        let found = offered_by(self, &request.rev)?;
         let address = Address::parse(&request.depot.address)?;
         tell(progress, "looking at the depot");
         let depot = self.open_depot(&request.depot, &address, Access::Write)?;
-        let tags = tags_of(&survey, found.id);
+        let tags = tags_of(&found.survey, found.id);
+        let generation = found.generation;
         let parcel = Parcel { machine: found.machine, generation, id: found.id, tags: &tags };
         let sent = self.store.send(&parcel, &depot, &|done| send_progress(progress, done))?;
         let refs = depot.refs(found.machine);
@@ -45,7 +83,7 @@ impl Node {
             refs.set_head(generation, found.id, &depot.lease()?)?;
         }
         Ok(Pushed {
-            name: found.name.unwrap_or(snapshot.draft.machine_name),
+            name: found.name,
             id: found.id,
             generation,
             depot: address.to_string(),
@@ -56,6 +94,9 @@ impl Node {
 
     /// Takes snapshots from a depot: what is not here yet.
     pub(crate) fn pull(&self, request: &PullRequest, progress: OnProgress) -> Result<Pulled> {
+        if let Some(node) = self.node_meant(&request.depot)? {
+            return self.pull_from(request, node, progress);
+        }
         let address = Address::parse(&request.depot.address)?;
         tell(progress, "looking at the depot");
         let depot = self.open_depot(&request.depot, &address, Access::Read)?;
@@ -65,7 +106,7 @@ impl Node {
             Some(rev) => one_of(&shelves, rev)?,
             None => all_of(&shelves, &address, name.as_ref())?,
         };
-        let name = self.name_for(shelved, name)?;
+        let name = self.name_here(shelved.machine, &shelved.name, name)?;
         let _busy = self.blocking_lock(&name);
         let is_new = self.name_of(shelved.machine)?.is_none();
         if is_new {
@@ -96,18 +137,23 @@ impl Node {
         Ok(watari_depot::open(&depot, access)?)
     }
 
-    /// What a machine of a depot is called here.
-    fn name_for(&self, shelved: &Shelved, wanted: Option<MachineName>) -> Result<MachineName> {
-        match (self.name_of(shelved.machine)?, wanted) {
+    /// What a machine from elsewhere is called here.
+    pub(crate) fn name_here(
+        &self,
+        machine: MachineId,
+        there: &MachineName,
+        wanted: Option<MachineName>,
+    ) -> Result<MachineName> {
+        match (self.name_of(machine)?, wanted) {
             // A name may also say which of several is meant.
-            (Some(here), Some(wanted)) if wanted != here && wanted != shelved.name => {
+            (Some(here), Some(wanted)) if wanted != here && wanted != *there => {
                 Err(Error::BadRequest(format!(
                     "that machine is here, as {here}: leave the name away to add to its history; \
                      `watari clone {here} {wanted}` makes another"
                 )))
             }
             (Some(here), _) => Ok(here),
-            (None, wanted) => Ok(wanted.unwrap_or_else(|| shelved.name.clone())),
+            (None, wanted) => Ok(wanted.unwrap_or_else(|| there.clone())),
         }
     }
 
@@ -121,18 +167,31 @@ impl Node {
         progress: OnProgress,
     ) -> Result<Pulled> {
         let machine = shelved.machine;
-        let lease = self.store.lease()?;
-        let (mut received, mut signers) = (Sent::default(), BTreeSet::new());
+        let _lease = self.store.lease()?;
+        let mut received = Sent::default();
         for (generation, id) in snapshots {
             let tags = tags_of(&shelved.survey, *id);
             let parcel = Parcel { machine, generation: *generation, id: *id, tags: &tags };
             let sent = depot.send(&parcel, &self.store, &|done| send_progress(progress, done))?;
             received.pages += sent.pages;
             received.bytes += sent.bytes;
+        }
+        if snapshots.is_empty() {
+            return Err(Error::BadRequest(format!("{} has no snapshot in the depot", shelved.name)));
+        }
+        self.settle_in(Arrived { machine, snapshots, received }, name, is_new)
+    }
+
+    /// Makes a machine of what has arrived, if it is new here.
+    pub(crate) fn settle_in(&self, arrived: Arrived<'_>, name: MachineName, is_new: bool) -> Result<Pulled> {
+        let Arrived { machine, snapshots, received } = arrived;
+        let lease = self.store.lease()?;
+        let mut signers = BTreeSet::new();
+        for (_, id) in snapshots {
             signers.insert(self.store.snapshot(*id)?.node);
         }
         let Some((generation, id)) = snapshots.last().copied() else {
-            return Err(Error::BadRequest(format!("{} has no snapshot in the depot", shelved.name)));
+            return Err(Error::Internal("nothing has arrived".to_owned()));
         };
         if is_new {
             self.store.refs(machine).set_head(generation, id, &lease)?;
@@ -190,7 +249,7 @@ fn send_progress(progress: OnProgress, sent: SendProgress) {
     progress(Progress { step: "sending pages".to_owned(), done: sent.pages_done, total: sent.pages_total });
 }
 
-fn tags_of(survey: &Survey, id: SnapshotId) -> Vec<String> {
+pub(crate) fn tags_of(survey: &Survey, id: SnapshotId) -> Vec<String> {
     survey.tags.iter().filter(|(_, of)| **of == id).map(|(tag, _)| tag.clone()).collect()
 }
 

@@ -102,6 +102,18 @@ pub enum Error {
     /// From a depot.
     #[error(transparent)]
     Depot(#[from] watari_depot::Error),
+    /// From another node, or on the way to it.
+    #[error(transparent)]
+    Mesh(#[from] watari_mesh::Error),
+    /// This node is in no mesh.
+    #[error("this node is in no mesh")]
+    NoMesh,
+    /// This node is in a mesh with others.
+    #[error("this node is in a mesh already")]
+    InMesh,
+    /// A snapshot is offered of a machine that runs here.
+    #[error("{0} runs on that node, which adds to its history itself")]
+    RunsHere(MachineName),
     /// The snapshot may be anybody's.
     #[error("snapshot {snapshot} is from node {node}, which is not trusted here")]
     Untrusted {
@@ -174,6 +186,13 @@ impl Error {
             Error::Report(report) => report.clone(),
             Error::Store(e) => e.report(),
             Error::Depot(e) => e.report(),
+            Error::Mesh(e) => e.report(),
+            Error::NoMesh => report(
+                ErrorKind::UnknownNode,
+                "`watari invite` begins one, `watari join TICKET` joins another's",
+            ),
+            Error::InMesh => report(ErrorKind::WrongState, "`watari leave` first, if that one is to be left"),
+            Error::RunsHere(_) => report(ErrorKind::WrongState, "stop it there, or push to another node"),
             Error::Untrusted { node, .. } => report(
                 ErrorKind::Untrusted,
                 &format!("if you know that node, `watari trust {node}` lets its snapshots run"),

@@ -29,6 +29,7 @@ mod history;
 mod host;
 mod leave;
 mod lifecycle;
+mod mesh;
 mod network;
 mod node;
 mod process;

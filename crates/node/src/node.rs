@@ -14,6 +14,7 @@ use tokio::sync::OwnedMutexGuard;
 use watari_keeper::home::{Home, MachineHome};
 use watari_keeper::protocol::Progress;
 use watari_keeper::record::{MachineFile, MachineState};
+use watari_mesh::Mesh;
 use watari_qemu::{Qemu, QemuFinder};
 use watari_store::{NodeKey, Store};
 use watari_types::{MachineName, NodeId};
@@ -49,6 +50,10 @@ pub(crate) struct Node {
     /// Held while it is written down who is trusted.
     pub(crate) trusting: Mutex<()>,
     pub(crate) id: NodeId,
+    /// The mesh, if the node is in one.
+    pub(crate) mesh: Mutex<Option<Mesh>>,
+    /// Held while one is begun, joined or left.
+    pub(crate) joining: Mutex<()>,
     pub(crate) options: Options,
     /// Held while the accelerator is probed, so that it is probed once.
     pub(crate) probing: Mutex<()>,
@@ -79,6 +84,8 @@ impl Node {
             collecting: Mutex::new(()),
             trusting: Mutex::new(()),
             id,
+            mesh: Mutex::default(),
+            joining: Mutex::new(()),
             options,
             probing: Mutex::new(()),
             finder,

@@ -1,4 +1,4 @@
-//! Whose snapshots may run here: this node's own, and those of nodes that the user said so of. A snapshot holds devices'
+//! Whose snapshots may run here: this node's own, those of its mesh, and those of nodes that the user said so of. A snapshot holds devices'
 //! state, which QEMU reads, and a whole computer with all it may do.
 
 use std::collections::BTreeSet;
@@ -26,7 +26,7 @@ impl Node {
 
     /// Whether a node's snapshots may run here.
     pub(crate) fn trusts(&self, node: NodeId) -> Result<bool> {
-        Ok(node == self.id || self.trusted()?.contains(&node))
+        Ok(node == self.id || self.is_member(node) || self.trusted()?.contains(&node))
     }
 
     /// The nodes that are trusted besides this one.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
-use watari_node::api::{PushRequest, Pushed};
+use watari_node::api::{DepotRequest, PushRequest, Pushed};
 use watari_types::{Generation, MachineName, SnapshotId};
 
 use super::Context;
@@ -41,7 +41,8 @@ struct Exported {
 impl Export {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         revision(&self.rev)?;
-        let request = PushRequest { rev: self.rev.clone(), depot: self.unlock.depot(&self.path)? };
+        let depot = DepotRequest { node: None, ..self.unlock.depot(&self.path)? };
+        let request = PushRequest { rev: self.rev.clone(), depot, limit_bytes_s: None };
         let Pushed { name, id, generation, depot: path, pages_sent, bytes_sent } =
             context.client()?.post_with("push", &request)?;
         let exported =

@@ -1,7 +1,7 @@
 //! `watari import`
 
 use clap::Args;
-use watari_node::api::{PullRequest, Pulled};
+use watari_node::api::{DepotRequest, PullRequest, Pulled};
 
 use super::Context;
 use crate::args::machine_name;
@@ -26,7 +26,7 @@ pub(crate) struct Import {
 impl Import {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         self.name.as_deref().map(machine_name).transpose()?;
-        let depot = self.unlock.depot(&self.path)?;
+        let depot = DepotRequest { node: None, ..self.unlock.depot(&self.path)? };
         let request = PullRequest { depot, rev: None, name: self.name.clone() };
         let pulled: Pulled = context.client()?.post_with("pull", &request)?;
         context.out.result(&pulled, text)

@@ -13,13 +13,17 @@ mod down;
 mod export;
 mod gc;
 mod import;
+mod invite;
+mod join;
 mod keeper;
 mod kill;
+mod leave;
 mod list;
 mod log;
 mod man;
 mod network;
 mod node;
+mod nodes;
 mod pause;
 mod pull;
 mod push;
@@ -73,6 +77,10 @@ pub(crate) enum Command {
     Push(push::Push),
     Pull(pull::Pull),
     Trust(trust::Trust),
+    Invite(invite::Invite),
+    Join(join::Join),
+    Nodes(nodes::Nodes),
+    Leave(leave::Leave),
     Rm(rm::Rm),
     Gc(gc::Gc),
     Verify(verify::Verify),
@@ -128,6 +136,10 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Push(command) => command.run(&context),
         Command::Pull(command) => command.run(&context),
         Command::Trust(command) => command.run(&context),
+        Command::Invite(command) => command.run(&context),
+        Command::Join(command) => command.run(&context),
+        Command::Nodes(command) => command.run(&context),
+        Command::Leave(command) => command.run(&context),
         Command::Rm(command) => command.run(&context),
         Command::Gc(command) => command.run(&context),
         Command::Verify(command) => command.run(&context),

@@ -9,15 +9,16 @@ use crate::args::{machine_name, revision};
 use crate::depots::Unlock;
 use crate::failure::Result;
 
-/// Take a snapshot from a depot: what is not here yet
+/// Take a snapshot from a depot or another node: what is not here yet
 ///
 /// Its machine becomes one of this node's, suspended at that snapshot. If it is here already, the snapshot is added to its
 /// history, and `watari restore` goes to it.
 #[derive(Args)]
 pub(crate) struct Pull {
-    /// The snapshot, as it is called in the depot
+    /// The snapshot, as it is called there
     rev: String,
-    /// The depot: a folder, a file, or s3://BUCKET/PREFIX
+    /// A node of the mesh, or a depot: a folder, a file, or s3://BUCKET/PREFIX
+    #[arg(value_name = "NODE|DEPOT")]
     depot: String,
     /// What the machine is to be called here
     name: Option<String>,

@@ -41,6 +41,15 @@ impl Lab {
         lab
     }
 
+    /// A node of that name, which listens on loopback once it is in a mesh.
+    pub fn of_mesh(name: &str) -> Lab {
+        let lab = Lab::without_daemon();
+        let settings = format!("[mesh]\nname = \"{name}\"\nlisten = [\"127.0.0.1:0\"]\n");
+        fs::write(lab.home().join("node/settings.toml"), settings).unwrap();
+        lab.ok(&["up"]);
+        lab
+    }
+
     pub fn home(&self) -> &Path {
         self.folder.path()
     }

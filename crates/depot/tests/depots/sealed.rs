@@ -63,7 +63,8 @@ fn nothing_in_it_can_be_read_or_told_apart_by_name() {
     all_bytes(&path, &mut files);
     assert!(files.len() > 4);
     // Each long enough that it is in no encrypted text by chance, as three letters now and then are.
-    let secrets = [MACHINE.to_string(), history.line[3].to_string(), "in two lines".to_owned(), "WTRPACK".to_owned()];
+    let secrets =
+        [MACHINE.to_string(), history.line[3].to_string(), "in two lines".to_owned(), "WTRPACK".to_owned()];
     for (name, content) in &files {
         assert!(content.starts_with(b"age-encryption.org/v1"), "{name}");
         assert!(name == "key.age" || name.len() == 103, "{name}");

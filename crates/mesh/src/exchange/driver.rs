@@ -60,7 +60,7 @@ pub fn give(
 /// Tells the other side why it ends.
 fn refuse(link: &Link, error: &Error) {
     if !matches!(error, Error::Cut | Error::Refused(_)) {
-        let _ = link.send(&Message::Refuse(error.report()));
+        link.refuse(&error.report());
     }
 }
 

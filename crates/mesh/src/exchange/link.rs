@@ -10,6 +10,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use watari_types::ErrorReport;
+
 use super::message::{HEAD_BYTES, Message, length};
 use crate::Error;
 
@@ -44,6 +46,12 @@ impl Link {
     /// Bytes that were written so far.
     pub fn sent_bytes(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Says why it ends.
+    pub fn refuse(&self, report: &ErrorReport) {
+        // Whoever is gone needs no reason.
+        let _ = self.send(&Message::Refuse(report.clone()));
     }
 
     /// Waits for a message. Must not be called from an async task.

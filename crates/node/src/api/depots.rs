@@ -11,6 +11,9 @@ use watari_types::{Generation, MachineId, MachineName, NodeId, SnapshotId};
 pub struct DepotRequest {
     /// A folder or a file, as an absolute path, or `s3://BUCKET/PREFIX`.
     pub address: String,
+    /// A node of the mesh. If there is one of this name, or whose id begins so, it is meant.
+    #[serde(default)]
+    pub node: Option<String>,
     /// What it is encrypted with, or to be: a passphrase,
     #[serde(default)]
     pub passphrase: Option<String>,
@@ -29,6 +32,9 @@ pub struct PushRequest {
     pub rev: String,
     /// Where.
     pub depot: DepotRequest,
+    /// To a node, at most so many bytes a second.
+    #[serde(default)]
+    pub limit_bytes_s: Option<u64>,
 }
 
 /// A snapshot that is in a depot.

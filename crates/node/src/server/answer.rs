@@ -41,7 +41,10 @@ fn status(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::UnknownMachine | ErrorKind::BadRevision => StatusCode::NOT_FOUND,
         ErrorKind::BadName | ErrorKind::BadRequest | ErrorKind::NotAnImage => StatusCode::BAD_REQUEST,
-        ErrorKind::Untrusted => StatusCode::FORBIDDEN,
+        ErrorKind::UnknownNode => StatusCode::NOT_FOUND,
+        ErrorKind::BadTicket => StatusCode::BAD_REQUEST,
+        ErrorKind::Unreachable => StatusCode::BAD_GATEWAY,
+        ErrorKind::Untrusted | ErrorKind::Forbidden => StatusCode::FORBIDDEN,
         ErrorKind::NameTaken | ErrorKind::WrongState | ErrorKind::HomeInUse => StatusCode::CONFLICT,
         ErrorKind::NoSpace | ErrorKind::NotEnoughMemory => StatusCode::INSUFFICIENT_STORAGE,
         ErrorKind::QemuMissing | ErrorKind::QemuTooOld | ErrorKind::NoDaemon | ErrorKind::NoKeeper => {

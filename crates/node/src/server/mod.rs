@@ -3,6 +3,7 @@
 mod answer;
 mod core;
 mod exports;
+mod mesh;
 mod routes;
 mod web;
 
@@ -93,6 +94,7 @@ async fn run(node: Arc<Node>, port: u16, ready: impl FnOnce(&NodeInfo)) -> Resul
     };
     let app = Arc::new(App { node: node.clone(), info, token, stopping: watch::Sender::new(false) });
     find_keepers(&node).await?;
+    node.open_mesh().await;
     tokio::spawn(stop_on_signals(app.clone()));
     let api = axum::serve(unix, routes::router(app.clone())).with_graceful_shutdown(app.stopped());
     let page = axum::serve(tcp, web::router(app.clone())).with_graceful_shutdown(app.stopped());
@@ -104,6 +106,9 @@ async fn run(node: Arc<Node>, port: u16, ready: impl FnOnce(&NodeInfo)) -> Resul
         () = async { app.stopped().await; tokio::time::sleep(GRACE).await } => {
             tracing::warn!("stopped with connections still open");
         }
+    }
+    if let Some(mesh) = node.in_mesh() {
+        mesh.close().await;
     }
     let _ = fs::remove_file(&app.info.api);
     tracing::info!("the daemon stopped");

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use watari_types::MachineName;
 
 use super::answer::{Answer, blocking, body, look, operate};
-use super::{App, core, exports};
+use super::{App, core, exports, mesh};
 use crate::Error;
 use crate::api::*;
 
@@ -59,6 +59,11 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .routes(routes!(push))
         .routes(routes!(pull))
         .routes(routes!(trusted, trust))
+        .routes(routes!(mesh::nodes))
+        .routes(routes!(mesh::invite))
+        .routes(routes!(mesh::join))
+        .routes(routes!(mesh::leave))
+        .routes(routes!(mesh::remove))
         .routes(routes!(exports::export));
     let (router, description) =
         OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", routes).split_for_parts();
