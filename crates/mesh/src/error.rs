@@ -12,9 +12,12 @@ use crate::roll::RollError;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The connection ended.
+    /// The connection ended, for the reason that whoever noticed it gives.
     #[error("the connection to the other node was cut")]
-    Cut,
+    Cut(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A part of this program failed.
+    #[error("{0}")]
+    Internal(&'static str),
     /// The other node would not.
     #[error("{0}")]
     Refused(#[source] ErrorReport),
@@ -69,12 +72,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// That a connection ended.
+    pub(crate) fn cut(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::Cut(reason.into())
+    }
+
     /// The error in one line, with what to do about it.
     pub fn report(&self) -> ErrorReport {
         let (kind, hint) = match self {
             Error::Refused(report) | Error::Unwanted(report) => return report.clone(),
             Error::Store(error) => return error.report(),
-            Error::Cut => (ErrorKind::Unreachable, "try again: it goes on from where it was"),
+            Error::Internal(_) => (ErrorKind::Internal, "node.log may say more; please report it"),
+            Error::Cut(_) => (ErrorKind::Unreachable, "try again: it goes on from where it was"),
             Error::Unreachable { .. } => (ErrorKind::Unreachable, "is `watari up` running there?"),
             Error::NoKey(_) | Error::UnknownNode(_) => (ErrorKind::UnknownNode, "`watari nodes` lists them"),
             Error::BadRelay(_) => (ErrorKind::BadRequest, "write it as `https://relay.example.org`"),

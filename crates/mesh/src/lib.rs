@@ -7,12 +7,15 @@
 //! | `pulse` | who of them is there |
 //! | `peers`, `wire`, `server` | connections, what is asked over them, what is answered |
 //! | [`exchange`] | a snapshot from one store into another's: what is not there yet |
+//! | [`handover`] | who may run a machine that goes from one node to another |
 //! | `mesh` | all of it together |
 
 mod error;
 pub mod exchange;
 mod folder;
+pub mod handover;
 pub mod invitations;
+mod lanes;
 mod mesh;
 mod peers;
 mod pulse;

@@ -26,6 +26,7 @@ use crate::Error;
 use crate::exchange::Link;
 use crate::folder::Folder;
 use crate::invitations::Invitations;
+use crate::lanes::{self, Lanes};
 use crate::peers::{Listen, Peers};
 use crate::pulse::{Presence, Pulse};
 use crate::roll::{Contact, Records, Roll};
@@ -96,6 +97,7 @@ pub(crate) struct Inner {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) peers: Peers,
     pub(crate) pulse: Pulse,
+    pub(crate) lanes: Arc<Lanes>,
     folder: Folder,
     roll: Mutex<Roll>,
     invitations: Mutex<Invitations>,
@@ -179,7 +181,7 @@ impl Mesh {
             });
             let pulse = Pulse::start(me, unix().as_millis() as u64, send);
             let (roll, invitations) = (Mutex::new(roll), Mutex::new(invitations));
-            Inner { options, me, host, peers, pulse, folder, roll, invitations }
+            Inner { options, me, host, peers, pulse, lanes: Arc::default(), folder, roll, invitations }
         });
         let mesh = Mesh(inner);
         mesh.announce()?;
@@ -306,7 +308,9 @@ impl Mesh {
     pub async fn holdings(&self, node: NodeId) -> Result<Holdings, Error> {
         if node == self.0.me {
             let host = Arc::clone(&self.0.host);
-            return tokio::task::spawn_blocking(move || host.holdings()).await.map_err(|_| Error::Cut);
+            return tokio::task::spawn_blocking(move || host.holdings())
+                .await
+                .map_err(|_| Error::Internal("what is held here could not be told"));
         }
         Ok(self.request(node, &Ask::Holdings).await?.0)
     }
@@ -316,8 +320,11 @@ impl Mesh {
     /// # Errors
     /// It does not answer, or will not.
     pub async fn begin_giving(&self, node: NodeId, limit: Option<u64>) -> Result<Link, Error> {
-        let ((), send, receive) = self.request(node, &Ask::Take).await?;
-        Ok(Link::over(&Handle::current(), receive, send, limit))
+        let lanes = random()?;
+        let ((), send, receive) = self.request(node, &Ask::Take { lanes }).await?;
+        let mut link = Link::over(&Handle::current(), receive, send, limit);
+        lanes::open(self, node, lanes, &mut link).await?;
+        Ok(link)
     }
 
     /// Has a node give a snapshot: what follows is for [`take`](crate::exchange::take).
@@ -325,8 +332,12 @@ impl Mesh {
     /// # Errors
     /// It does not answer, or will not.
     pub async fn begin_taking(&self, node: NodeId, rev: &str) -> Result<Link, Error> {
-        let ((), send, receive) = self.request(node, &Ask::Give { rev: rev.to_owned() }).await?;
-        Ok(Link::over(&Handle::current(), receive, send, None))
+        let lanes = random()?;
+        let ((), send, receive) = self.request(node, &Ask::Give { rev: rev.to_owned(), lanes }).await?;
+        let mut link = Link::over(&Handle::current(), receive, send, None);
+        let expected = self.0.lanes.expect(node, lanes, link.inlet());
+        link.keep(expected);
+        Ok(link)
     }
 
     /// Asks a member something.
@@ -342,7 +353,7 @@ impl Mesh {
         if is_new {
             tokio::spawn(server::serve(self.clone(), connection.clone()));
         }
-        let (mut send, mut receive) = connection.open_bi().await.map_err(|_| Error::Cut)?;
+        let (mut send, mut receive) = connection.open_bi().await.map_err(Error::cut)?;
         let answer = wire::ask(&mut send, &mut receive, &self.0.options.program, what).await?;
         Ok((answer, send, receive))
     }
@@ -494,7 +505,7 @@ impl Mesh {
 
 async fn ask_to_join(peers: &Peers, options: &Options, ticket: &Ticket) -> Result<Records, Error> {
     let (connection, _) = peers.connect(ticket.host).await?;
-    let (mut send, mut receive) = connection.open_bi().await.map_err(|_| Error::Cut)?;
+    let (mut send, mut receive) = connection.open_bi().await.map_err(Error::cut)?;
     let ask = Ask::Join { secret: ticket.secret };
     wire::ask(&mut send, &mut receive, &options.program, &ask).await
 }

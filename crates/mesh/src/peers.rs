@@ -22,7 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(20);
 /// How often something goes out where there is nothing to say.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// What may be on its way: 1 Gbit/s over 150 ms is 19 MB.
+/// What may be on its way over one stream. The receiver gives a connection up whose streams have more than a thousand gaps, and
+/// a stream of this length cannot have more, however much of it is lost.
+const STREAM_WINDOW: u32 = 2 << 20;
+/// What may be on its way in all: 1 Gbit/s over 150 ms is 19 MB.
 const WINDOW: u32 = 48 << 20;
 
 /// How a node is reached.
@@ -63,9 +66,9 @@ impl Peers {
     /// The addresses cannot be had, or the relay's is none.
     pub(crate) async fn listen(key: &NodeKey, listen: &Listen) -> Result<Peers, Error> {
         let transport = QuicTransportConfig::builder()
-            .stream_receive_window(WINDOW.into())
-            .receive_window(VarInt::from_u32(2 * WINDOW))
-            .send_window(u64::from(2 * WINDOW))
+            .stream_receive_window(STREAM_WINDOW.into())
+            .receive_window(WINDOW.into())
+            .send_window(u64::from(WINDOW))
             .keep_alive_interval(KEEP_ALIVE)
             .max_idle_timeout(SILENCE.try_into().ok())
             .build();

@@ -8,6 +8,7 @@ use watari_types::{ErrorKind, ErrorReport, NodeId};
 
 use crate::Error;
 use crate::exchange::Link;
+use crate::lanes;
 use crate::mesh::Mesh;
 use crate::peers::node_of;
 use crate::wire::{self, Ask};
@@ -64,7 +65,7 @@ async fn handle(mesh: Mesh, node: NodeId, mut send: SendStream, mut receive: Rec
     let is_member = mesh.is_member(node);
     let program = mesh.0.options.program.clone();
     let asked = tokio::time::timeout(PATIENCE, wire::asked(&mut receive, is_member, &program)).await;
-    let done = match asked.unwrap_or(Err(Error::Cut)) {
+    let done = match asked.unwrap_or_else(|late| Err(Error::cut(late))) {
         Ok(Ask::Join { secret }) => {
             let admitted = mesh.admit(node, &secret).await;
             reply(node, &mut send, admitted).await
@@ -85,13 +86,21 @@ async fn handle(mesh: Mesh, node: NodeId, mut send: SendStream, mut receive: Rec
         Ok(Ask::Holdings) => {
             let host = mesh.0.host.clone();
             let holdings = tokio::task::spawn_blocking(move || host.holdings()).await;
-            reply(node, &mut send, holdings.map_err(|_| Error::Cut)).await
+            reply(
+                node,
+                &mut send,
+                holdings.map_err(|_| Error::Internal("what is held here could not be told")),
+            )
+            .await
         }
-        Ok(Ask::Take) => {
-            return exchange(mesh, send, receive, move |mesh, link| mesh.0.host.take(node, link)).await;
-        }
-        Ok(Ask::Give { rev }) => {
-            return exchange(mesh, send, receive, move |mesh, link| mesh.0.host.give(node, &rev, link)).await;
+        Ok(Ask::Take { lanes }) => return take(mesh, node, lanes, send, receive).await,
+        Ok(Ask::Give { rev, lanes }) => return give(mesh, node, rev, lanes, send, receive).await,
+        Ok(Ask::Lane { name }) => {
+            match tokio::time::timeout(PATIENCE, mesh.0.lanes.inlet(node, name)).await {
+                Ok(inlet) => inlet.bring(&Handle::current(), receive, false),
+                Err(_) => tracing::debug!(%node, "a lane came that nobody waits for"),
+            }
+            return;
         }
         Err(error) => reply::<()>(node, &mut send, Err(error)).await,
     };
@@ -118,16 +127,31 @@ async fn reply<T: serde::Serialize>(
     wire::answer(send, answer.map_err(|error| error.report())).await
 }
 
-/// Gives the streams over to a thread that may block.
-async fn exchange(
+async fn take(mesh: Mesh, node: NodeId, lanes: [u8; 16], mut send: SendStream, receive: RecvStream) {
+    if wire::answer(&mut send, Ok(())).await.is_err() {
+        return;
+    }
+    let mut link = Link::over(&Handle::current(), receive, send, None);
+    let expected = mesh.0.lanes.expect(node, lanes, link.inlet());
+    link.keep(expected);
+    let _ = tokio::task::spawn_blocking(move || mesh.0.host.take(node, &mut link)).await;
+}
+
+async fn give(
     mesh: Mesh,
+    node: NodeId,
+    rev: String,
+    lanes: [u8; 16],
     mut send: SendStream,
     receive: RecvStream,
-    work: impl FnOnce(&Mesh, &mut Link) + Send + 'static,
 ) {
     if wire::answer(&mut send, Ok(())).await.is_err() {
         return;
     }
     let mut link = Link::over(&Handle::current(), receive, send, None);
-    let _ = tokio::task::spawn_blocking(move || work(&mesh, &mut link)).await;
+    if let Err(error) = lanes::open(&mesh, node, lanes, &mut link).await {
+        tracing::debug!(%node, "{error}");
+        return;
+    }
+    let _ = tokio::task::spawn_blocking(move || mesh.0.host.give(node, &rev, &mut link)).await;
 }

@@ -44,10 +44,22 @@ pub(crate) enum Ask {
     Leave,
     /// What it has.
     Holdings,
-    /// To take a snapshot.
-    Take,
-    /// To give one.
-    Give { rev: String },
+    /// To take a snapshot, of which pages come over lanes of this name.
+    Take {
+        #[serde(with = "hex")]
+        lanes: [u8; 16],
+    },
+    /// To give one, over lanes of this name.
+    Give {
+        rev: String,
+        #[serde(with = "hex")]
+        lanes: [u8; 16],
+    },
+    /// To take what follows as part of what is being taken under this name. There is no answer.
+    Lane {
+        #[serde(with = "hex")]
+        name: [u8; 16],
+    },
 }
 
 /// A request as it is sent.
@@ -93,14 +105,14 @@ pub struct HeldMachine {
 }
 
 async fn write(write: &mut (impl AsyncWrite + Unpin), line: &impl Serialize) -> Result<(), Error> {
-    let line = serde_json::to_vec(line).map_err(|_| Error::Cut)?;
+    let line = serde_json::to_vec(line).map_err(Error::cut)?;
     let length = (line.len() as u32).to_le_bytes();
     let all = [&length[..], &line].concat();
-    write.write_all(&all).await.map_err(|_| Error::Cut)
+    write.write_all(&all).await.map_err(Error::cut)
 }
 
 async fn read(read: &mut (impl AsyncRead + Unpin), most: u32) -> Result<Vec<u8>, Error> {
-    let bytes = read.read_u32_le().await.map_err(|_| Error::Cut)?;
+    let bytes = read.read_u32_le().await.map_err(Error::cut)?;
     if bytes > most {
         return Err(Error::Refused(ErrorReport::new(
             ErrorKind::Forbidden,
@@ -109,8 +121,13 @@ async fn read(read: &mut (impl AsyncRead + Unpin), most: u32) -> Result<Vec<u8>,
         )));
     }
     let mut line = vec![0; bytes as usize];
-    read.read_exact(&mut line).await.map_err(|_| Error::Cut)?;
+    read.read_exact(&mut line).await.map_err(Error::cut)?;
     Ok(line)
+}
+
+/// Says something that has no answer.
+pub(crate) async fn say(send: &mut (impl AsyncWrite + Unpin), program: &str, ask: &Ask) -> Result<(), Error> {
+    write(send, &Asked { protocol: PROTOCOL, program: program.to_owned(), ask }).await
 }
 
 /// Asks, and waits for the answer.
@@ -120,7 +137,7 @@ pub(crate) async fn ask<T: DeserializeOwned>(
     program: &str,
     ask: &Ask,
 ) -> Result<T, Error> {
-    write(send, &Asked { protocol: PROTOCOL, program: program.to_owned(), ask }).await?;
+    say(send, program, ask).await?;
     let line = read(receive, MOST_BYTES).await?;
     match serde_json::from_slice(&line) {
         Ok(Answer::Ok(answer)) => Ok(answer),
@@ -197,14 +214,11 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_request_stay_what_they_are() {
-        let asked = Asked {
-            protocol: PROTOCOL,
-            program: "0.1.0".to_owned(),
-            ask: &Ask::Give { rev: "web@3".into() },
-        };
+        let asked = Asked { protocol: PROTOCOL, program: "0.1.0".to_owned(), ask: &Ask::Holdings };
         let line = serde_json::to_string(&asked).unwrap();
-        assert_eq!(line, r#"{"protocol":1,"program":"0.1.0","ask":"give","rev":"web@3"}"#);
-        assert!(matches!(understand(line.as_bytes(), ""), Ok(Ask::Give { rev }) if rev == "web@3"));
+        assert_eq!(line, r#"{"protocol":1,"program":"0.1.0","ask":"holdings"}"#);
+        let give = r#"{"protocol":1,"program":"0.1.0","ask":"give","rev":"web@3","lanes":"00000000000000000000000000000000"}"#;
+        assert!(matches!(understand(give.as_bytes(), ""), Ok(Ask::Give { rev, .. }) if rev == "web@3"));
         let join = Asked { protocol: PROTOCOL, program: String::new(), ask: &Ask::Join { secret: [7; 16] } };
         let line = serde_json::to_string(&join).unwrap();
         assert_eq!(

@@ -58,8 +58,8 @@ pub fn give(
 }
 
 /// Tells the other side why it ends.
-fn refuse(link: &Link, error: &Error) {
-    if !matches!(error, Error::Cut | Error::Refused(_)) {
+fn refuse(link: &mut Link, error: &Error) {
+    if !matches!(error, Error::Cut(_) | Error::Refused(_)) {
         link.refuse(&error.report());
     }
 }
@@ -126,7 +126,7 @@ impl Giver<'_> {
         let Some(goods) = &self.goods else { return Ok(()) };
         let numbers: Vec<u32> = pages.iter().map(|(page, _)| *page).collect();
         let as_change = |page: u32| pages.binary_search(&(page, true)).is_ok();
-        let link = &*self.link;
+        let link = &mut *self.link;
         goods.frames(&numbers, &as_change, &mut |frame| link.send(&Message::Pages(frame)))?;
         self.pages += pages.len() as u64;
         Ok(())
@@ -163,7 +163,8 @@ pub fn take(
     accept: &dyn Fn(&Offer) -> Result<(), watari_types::ErrorReport>,
 ) -> Result<Taken, Error> {
     let intake = Some(store.intake()?);
-    let taker = Taker { link, intake, accept, taking: Taking::default(), offer: None, nearest: None };
+    let taker =
+        Taker { link: &mut *link, intake, accept, taking: Taking::default(), offer: None, nearest: None };
     taker.run().inspect_err(|error| refuse(link, error))
 }
 
@@ -202,7 +203,7 @@ impl Taker<'_> {
                 };
             }
         };
-        ended.map(|offer| Taken { offer, sent }).ok_or(Error::Cut)
+        ended.map(|offer| Taken { offer, sent }).ok_or(Error::Internal("an exchange ended before it began"))
     }
 
     /// So that it need not be sent again.

@@ -13,6 +13,10 @@
 //!   Settle, Settled, Manifest               ─►     everything is there: the snapshot is one of the machine's
 //!                                           ◄─ Done
 //! ```
+//! Pages go on several streams beside the one for all else ([`Link`]): what is lost on one holds up none of the others, and the
+//! reassembly of a single stream would not bear as many gaps as a fast and lossy line makes. So they may come in any order, and
+//! later than a `Settle` that was said after them.
+//!
 //! Either side may say `Refuse` and why at any time, which ends it. [`Giving`] and [`Taking`] decide what comes next and do
 //! nothing themselves: events in, actions out. Where it is cut, the taker keeps the whole frames that it has; the next time it
 //! does not want them.
@@ -27,6 +31,7 @@ mod taking;
 
 pub use driver::{Given, Progress, Taken, give, take};
 pub use giving::{GiveAction, Giving};
+pub(crate) use link::Inlet;
 pub use link::Link;
 pub use message::{Answer, BadMessage, Message, Offer};
 pub use taking::{TakeAction, Taking};

@@ -42,11 +42,14 @@ pub struct Taking {
     wanted: HashSet<PageHash>,
     /// The list that is being looked at.
     looking: Vec<(PageHash, Option<PageHash>)>,
+    /// Whether it is to be settled once everything that is wanted has come: pages come on ways of their own, and may be later
+    /// than what was said after them.
+    is_to_settle: bool,
 }
 
 impl Default for Taking {
     fn default() -> Self {
-        Taking { phase: Phase::Waiting, wanted: HashSet::new(), looking: Vec::new() }
+        Taking { phase: Phase::Waiting, wanted: HashSet::new(), looking: Vec::new(), is_to_settle: false }
     }
 }
 
@@ -71,20 +74,28 @@ impl Taking {
             }
             (Phase::Taking, Message::Pages(frame)) => {
                 match frame.names.iter().all(|name| self.wanted.remove(name)) {
-                    true => Ok(vec![TakeAction::Keep(frame)]),
+                    true => Ok([vec![TakeAction::Keep(frame)], self.settle_if_all_came()].concat()),
                     false => Err(Violation("it sends pages that nobody wants")),
                 }
             }
-            (Phase::Taking, Message::Settle) => match self.wanted.is_empty() {
-                true => Ok(vec![TakeAction::Settle, TakeAction::Send(Message::Settled)]),
-                false => Err(Violation("it does not send what is wanted")),
-            },
+            (Phase::Taking, Message::Settle) if !self.is_to_settle => {
+                self.is_to_settle = true;
+                Ok(self.settle_if_all_came())
+            }
             (Phase::Taking, Message::Manifest(manifest)) if self.wanted.is_empty() => {
                 self.phase = Phase::Completing;
                 Ok(vec![TakeAction::Complete(Some(manifest))])
             }
             _ => Err(Violation("it says something out of turn")),
         }
+    }
+
+    fn settle_if_all_came(&mut self) -> Vec<TakeAction> {
+        if !self.is_to_settle || !self.wanted.is_empty() {
+            return Vec::new();
+        }
+        self.is_to_settle = false;
+        vec![TakeAction::Settle, TakeAction::Send(Message::Settled)]
     }
 
     /// That one of the offer's line is the nearest that is here.

@@ -131,7 +131,7 @@ fn wherever_it_is_cut_the_next_try_goes_on() {
             pages += given.pages;
             break;
         }
-        assert!(matches!(taken, Err(Error::Cut)), "{taken:?}");
+        assert!(matches!(taken, Err(Error::Cut(_))), "{taken:?}");
         assert_eq!(to.refs(MACHINE).list().unwrap(), []);
         cut += random.usize(1..60_000);
     }

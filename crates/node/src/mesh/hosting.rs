@@ -37,7 +37,7 @@ impl Host for Hosting {
                 let Offer { name, generation, .. } = &taken.offer;
                 tracing::info!(%from, %name, %generation, pages = taken.sent.pages, "took a snapshot");
             }
-            Err(error) => tracing::warn!(%from, "a snapshot was not taken: {error}"),
+            Err(error) => tracing::warn!(%from, "a snapshot was not taken: {}", error.report()),
         }
     }
 
@@ -47,7 +47,7 @@ impl Host for Hosting {
             Ok(()) => tracing::info!(%to, rev, "gave a snapshot"),
             Err(error) => {
                 link.refuse(&error.report());
-                tracing::warn!(%to, rev, "a snapshot was not given: {error}");
+                tracing::warn!(%to, rev, "a snapshot was not given: {}", error.report());
             }
         }
     }
