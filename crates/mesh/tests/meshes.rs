@@ -1,5 +1,7 @@
 //! Nodes that find each other, over real connections on loopback.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

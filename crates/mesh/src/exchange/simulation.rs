@@ -62,10 +62,8 @@ impl Shelf {
     fn keep(&mut self, frame: &PageFrame, wanted: &BTreeSet<PageHash>) -> bool {
         for (index, name) in frame.names.iter().enumerate() {
             assert!(wanted.contains(name), "{name} was kept and not wanted");
-            if let Some(base) = frame.bases.get(index) {
-                if !self.here.contains_key(base) {
-                    return false;
-                }
+            if frame.bases.get(index).is_some_and(|base| !self.here.contains_key(base)) {
+                return false;
             }
             *self.kept.entry(*name).or_default() += 1;
             self.loose.insert(*name, frame.bases.is_empty());

@@ -193,13 +193,12 @@ impl Roll {
         self.count(Entry::sign(key, self.mesh, node, version, standing));
     }
 
-    /// Has an entry count, unless a later one of the node does. Whether it was new.
-    fn count(&mut self, entry: Entry) -> bool {
-        let is_later = self.standing.get(&entry.node).is_none_or(|known| *known < entry);
-        if is_later {
+    /// Has an entry count, unless a later one of the node does.
+    fn count(&mut self, entry: Entry) {
+        if self.standing.get(&entry.node).is_none_or(|known| *known < entry) {
             self.standing.insert(entry.node, entry.clone());
         }
-        self.history.insert(entry) || is_later
+        self.history.insert(entry);
     }
 
     /// Those that nobody who is there has let in are not there.
@@ -210,7 +209,7 @@ impl Roll {
             if out.is_empty() {
                 break;
             }
-            out.iter().for_each(|node| drop(self.standing.remove(node)));
+            self.standing.retain(|node, _| !out.contains(node));
         }
         let standing = &self.standing;
         self.contacts.retain(|node, _| standing.get(node).is_some_and(|e| e.standing == Standing::Member));
@@ -247,7 +246,7 @@ impl Roll {
             for entry in now {
                 match self.check(entry) {
                     // Who signed may have been removed by the one before.
-                    Ok(()) if self.is_member(entry.by) => drop(self.count(entry.clone())),
+                    Ok(()) if self.is_member(entry.by) => self.count(entry.clone()),
                     Ok(()) => rest.push(entry),
                     Err(refused) => merged.refused.push(refused),
                 }

@@ -1,5 +1,7 @@
 //! Snapshots from one real store into another, through streams that may be cut, from givers that may lie.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 #[allow(dead_code)]
 #[path = "../../../store/tests/store/support.rs"]
 mod support;
