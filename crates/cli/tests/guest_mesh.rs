@@ -4,7 +4,7 @@
 
 mod lab;
 
-use lab::{Lab, numbers, wait};
+use lab::{Lab, joined, numbers, wait};
 use serde_json::Value;
 
 const STAMPS: &str = "watari.run=stamp watari.args=mem=48M,mem-rate=10,disk-rate=2";
@@ -20,24 +20,6 @@ fn sees(lab: &Lab, name: &str) -> Option<Value> {
 
 fn wait_for(lab: &Lab, name: &str, state: &str) -> Value {
     wait(&format!("{name} to be {state}"), || sees(lab, name).filter(|node| node["state"] == state))
-}
-
-fn joined(names: &[&str]) -> Vec<Lab> {
-    let labs: Vec<Lab> = names.iter().map(|name| Lab::of_mesh(name)).collect();
-    for lab in &labs[1..] {
-        let ticket = labs[0].ok(&["invite"])["ticket"].as_str().unwrap().to_owned();
-        let list = lab.ok(&["join", &ticket]);
-        assert!(list["nodes"].as_array().unwrap().len() > 1, "{list}");
-        assert_eq!(lab.fails(&["join", &ticket])["kind"], "wrong_state");
-    }
-    for lab in &labs {
-        names.iter().for_each(|name| {
-            drop(wait(name, || {
-                sees(lab, name).filter(|node| node["state"] == "alive" || node["state"] == "here")
-            }))
-        });
-    }
-    labs
 }
 
 #[test]

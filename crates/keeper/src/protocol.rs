@@ -31,7 +31,9 @@ pub enum Start {
         network: NetworkStart,
         /// Where its memory comes from.
         memory: MemoryFrom,
-        /// Whether it is held before its first step, with a socket for a debugger.
+        /// Whether it is held before its first step,
+        held: bool,
+        /// with a socket for a debugger.
         gdb: bool,
     },
     /// Take over a QEMU whose keeper died.

@@ -67,9 +67,9 @@ impl Ground {
     pub(crate) fn start(self, how: &Start) -> Result<(Instance, Option<Child>)> {
         match how {
             Start::Boot { held } => self.boot(*held),
-            Start::Resume { snapshot, generation, network, memory, gdb } => {
+            Start::Resume { snapshot, generation, network, memory, held, gdb } => {
                 let point = Point { generation: *generation, id: *snapshot };
-                self.resume(point, network, *memory, *gdb)
+                self.resume(point, network, *memory, (*held, *gdb))
             }
             Start::Adopt => self.adopt(),
         }
@@ -98,7 +98,7 @@ impl Ground {
         point: Point,
         network: &NetworkStart,
         from: MemoryFrom,
-        gdb: bool,
+        (held, gdb): (bool, bool),
     ) -> Result<(Instance, Option<Child>)> {
         let memory = self.memory_for(point, from)?;
         let listener = self.listen()?;
@@ -123,7 +123,7 @@ impl Ground {
             (Err(error), Ok(mut newborn)) => return newborn.keep(Err(error), &self.home),
             (Err(error), Err(_)) => return Err(error),
         };
-        newborn.record.held = gdb;
+        newborn.record.held = held;
         let Loaded { history, devices, disks, server } = snapshot;
         let started = (|| {
             if matches!(content, Content::Arrives | Content::ArrivesUnchecked) {
@@ -131,7 +131,7 @@ impl Ground {
             }
             let ram = self.load_into(&newborn, &history, &devices, &memory)?;
             self.before_first_step(&newborn.monitor, network)?;
-            if gdb {
+            if held {
                 newborn.monitor.activate_disks()?;
             }
             newborn.set_going()?;

@@ -20,11 +20,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use watari_store::NodeKey;
-use watari_types::{MeshId, NodeId, NodeName};
+use watari_types::{MachineId, MeshId, NodeId, NodeName};
 
 use crate::Error;
 use crate::exchange::Link;
 use crate::folder::Folder;
+use crate::handover::{Call, Reply};
 use crate::invitations::Invitations;
 use crate::lanes::{self, Lanes};
 use crate::peers::{Listen, Peers};
@@ -50,6 +51,9 @@ pub trait Host: Send + Sync + 'static {
 
     /// Takes a snapshot from a member.
     fn take(&self, from: NodeId, link: &mut Link);
+
+    /// Does what a member says about who may run a machine.
+    fn handover(&self, from: NodeId, machine: MachineId, call: Call) -> Reply;
 
     /// Gives a member the snapshot that a revision names here.
     fn give(&self, to: NodeId, rev: &str, link: &mut Link);
@@ -313,6 +317,14 @@ impl Mesh {
                 .map_err(|_| Error::Internal("what is held here could not be told"));
         }
         Ok(self.request(node, &Ask::Holdings).await?.0)
+    }
+
+    /// Says something to a node about who may run a machine; what it says to that.
+    ///
+    /// # Errors
+    /// It does not answer. Whether it has heard is not known.
+    pub async fn handover(&self, node: NodeId, machine: MachineId, call: Call) -> Result<Reply, Error> {
+        Ok(self.request(node, &Ask::Handover { machine, call: Box::new(call) }).await?.0)
     }
 
     /// Has a node take a snapshot: what follows is for [`give`](crate::exchange::give), at most so many bytes a second.

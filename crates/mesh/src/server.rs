@@ -83,6 +83,12 @@ async fn handle(mesh: Mesh, node: NodeId, mut send: SendStream, mut receive: Rec
             mesh.apply().await;
             told
         }
+        Ok(Ask::Handover { machine, call }) => {
+            let host = mesh.0.host.clone();
+            let done = tokio::task::spawn_blocking(move || host.handover(node, machine, *call)).await;
+            reply(node, &mut send, done.map_err(|_| Error::Internal("a machine could not be handed over")))
+                .await
+        }
         Ok(Ask::Holdings) => {
             let host = mesh.0.host.clone();
             let holdings = tokio::task::spawn_blocking(move || host.holdings()).await;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use watari_types::{ErrorKind, ErrorReport, Generation, MachineId, MachineName};
 
 use crate::Error;
+use crate::handover::Call;
 use crate::roll::Records;
 
 /// By which connections of this program are known.
@@ -42,6 +43,8 @@ pub(crate) enum Ask {
     },
     /// To take the one who asks out of the mesh.
     Leave,
+    /// About who may run a machine.
+    Handover { machine: MachineId, call: Box<Call> },
     /// What it has.
     Holdings,
     /// To take a snapshot, of which pages come over lanes of this name.

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use watari_mesh::exchange::{Link, give, take};
+use watari_mesh::handover::{Call, Reply};
 use watari_mesh::{Error, Holdings, Host, Listen, Mesh, Options, Presence};
 use watari_store::{NodeKey, Parcel, Store};
-use watari_types::{ErrorKind, NodeId, NodeName};
+use watari_types::{ErrorKind, MachineId, NodeId, NodeName};
 
 #[allow(dead_code)]
 #[path = "../../store/tests/store/support.rs"]
@@ -26,6 +27,10 @@ impl Host for Daemon {
 
     fn take(&self, _: NodeId, link: &mut Link) {
         let _ = take(link, &self.0, &|_| Ok(()));
+    }
+
+    fn handover(&self, _: NodeId, _: MachineId, _: Call) -> Reply {
+        Reply::default()
     }
 
     fn give(&self, _: NodeId, _: &str, link: &mut Link) {

@@ -9,6 +9,7 @@ mod depots;
 mod diff;
 mod mesh;
 mod restore;
+mod teleport;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ pub use depots::*;
 pub use diff::*;
 pub use mesh::*;
 pub use restore::*;
+pub use teleport::*;
 
 /// The media type that asks for progress lines.
 pub const NDJSON: &str = "application/x-ndjson";

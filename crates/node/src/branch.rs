@@ -37,6 +37,7 @@ impl Node {
         progress: OnProgress,
     ) -> Result<Restored> {
         let (home, file) = self.machine(name)?;
+        self.ensure_mine(file.config.id)?;
         let (generation, snapshot) = self.in_history(name, &request.rev)?;
         self.ensure_trusted(snapshot)?;
         let header = self.store.snapshot(snapshot)?;
@@ -51,7 +52,7 @@ impl Node {
         let left = self.leave(name, snapshot, keep, progress)?;
         tracing::debug!(%name, since_request = ?arrived.elapsed(), "nothing runs any more");
         let from = if left.memory.is_some() { MemoryFrom::StandardInput } else { MemoryFrom::Store };
-        let start = Start::Resume { snapshot, generation, network, memory: from, gdb: false };
+        let start = Start::Resume { snapshot, generation, network, memory: from, held: false, gdb: false };
         self.run_keeper(name, &start, left.memory, progress)?;
         if is_plugged_wrongly {
             self.unplug(name)?;

@@ -114,6 +114,22 @@ pub enum Error {
     /// A snapshot is offered of a machine that runs here.
     #[error("{0} runs on that node, which adds to its history itself")]
     RunsHere(MachineName),
+    /// The QEMU here does not load what another one has saved.
+    #[error("that node has QEMU {ours}, and the machine runs on {theirs}")]
+    OlderQemu {
+        /// The version here.
+        ours: String,
+        /// The one it runs on.
+        theirs: String,
+    },
+    /// The machine lives on another node now, or may.
+    #[error("{why}")]
+    Elsewhere {
+        /// Where.
+        why: String,
+        /// What can be done.
+        hint: String,
+    },
     /// The snapshot may be anybody's.
     #[error("snapshot {snapshot} is from node {node}, which is not trusted here")]
     Untrusted {
@@ -193,6 +209,10 @@ impl Error {
             ),
             Error::InMesh => report(ErrorKind::WrongState, "`watari leave` first, if that one is to be left"),
             Error::RunsHere(_) => report(ErrorKind::WrongState, "stop it there, or push to another node"),
+            Error::OlderQemu { .. } => {
+                report(ErrorKind::QemuTooOld, "install the same QEMU there, or a later one")
+            }
+            Error::Elsewhere { hint, .. } => report(ErrorKind::WrongState, hint),
             Error::Untrusted { node, .. } => report(
                 ErrorKind::Untrusted,
                 &format!("if you know that node, `watari trust {node}` lets its snapshots run"),

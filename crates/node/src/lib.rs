@@ -36,6 +36,7 @@ mod process;
 mod remove;
 mod server;
 mod supervise;
+mod teleport;
 mod trust;
 mod verify;
 

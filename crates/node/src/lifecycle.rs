@@ -43,6 +43,7 @@ impl Node {
         progress: OnProgress,
     ) -> Result<Ready> {
         let (home, file) = self.machine(name)?;
+        self.ensure_mine(file.config.id)?;
         let cable = Cable::load(&home)?;
         let state = self.settle(name)?;
         self.ensure_may_start(&state)?;
@@ -54,6 +55,7 @@ impl Node {
                     generation: state.base.map(|base| base.generation).unwrap_or_default(),
                     network: state.network,
                     memory: MemoryFrom::Head,
+                    held: gdb,
                     gdb,
                 },
                 !self.home.head(snapshot)?.exists(),
@@ -111,6 +113,7 @@ impl Node {
 
     /// Lets the guest go on.
     pub(crate) fn resume(self: &Arc<Self>, name: &MachineName) -> Result<MachineInfo> {
+        self.ensure_mine(self.machine(name)?.1.config.id)?;
         self.steer(name, &Request::Resume)
     }
 

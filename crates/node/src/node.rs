@@ -22,6 +22,7 @@ use watari_types::{MachineName, NodeId};
 use crate::api::{InstanceInfo, MachineInfo, OriginInfo};
 use crate::gc::Pins;
 use crate::supervise::Live;
+use crate::teleport::Tenures;
 use crate::{Error, Result};
 
 /// Where long work says how far it is.
@@ -54,6 +55,7 @@ pub(crate) struct Node {
     pub(crate) mesh: Mutex<Option<Mesh>>,
     /// Held while one is begun, joined or left.
     pub(crate) joining: Mutex<()>,
+    pub(crate) tenures: Tenures,
     pub(crate) options: Options,
     /// Held while the accelerator is probed, so that it is probed once.
     pub(crate) probing: Mutex<()>,
@@ -86,6 +88,7 @@ impl Node {
             id,
             mesh: Mutex::default(),
             joining: Mutex::new(()),
+            tenures: Tenures::default(),
             options,
             probing: Mutex::new(()),
             finder,
@@ -167,7 +170,7 @@ impl Node {
             id: config.id,
             state: status.as_ref().map_or(state.phase, |s| s.phase),
             reason: status.as_ref().map_or(state.reason, |s| s.reason.clone()),
-            node: self.id,
+            node: self.runs_at(config.id).unwrap_or(self.id),
             generation: state.base.map(|base| base.generation),
             snapshot: state.base.map(|base| base.id),
             epoch: state.epoch,

@@ -35,6 +35,7 @@ mod show;
 mod start;
 mod stop;
 mod tag;
+mod teleport;
 mod trust;
 mod up;
 mod verify;
@@ -77,6 +78,7 @@ pub(crate) enum Command {
     Push(push::Push),
     Pull(pull::Pull),
     Trust(trust::Trust),
+    Teleport(teleport::Teleport),
     Invite(invite::Invite),
     Join(join::Join),
     Nodes(nodes::Nodes),
@@ -136,6 +138,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Push(command) => command.run(&context),
         Command::Pull(command) => command.run(&context),
         Command::Trust(command) => command.run(&context),
+        Command::Teleport(command) => command.run(&context),
         Command::Invite(command) => command.run(&context),
         Command::Join(command) => command.run(&context),
         Command::Nodes(command) => command.run(&context),

@@ -194,6 +194,26 @@ impl Lab {
     }
 }
 
+/// Nodes of one mesh that all see each other.
+pub fn joined(names: &[&str]) -> Vec<Lab> {
+    let labs: Vec<Lab> = names.iter().map(|name| Lab::of_mesh(name)).collect();
+    for lab in &labs[1..] {
+        let ticket = labs[0].ok(&["invite"])["ticket"].as_str().unwrap().to_owned();
+        let list = lab.ok(&["join", &ticket]);
+        assert!(list["nodes"].as_array().unwrap().len() > 1, "{list}");
+        assert_eq!(lab.fails(&["join", &ticket])["kind"], "wrong_state");
+    }
+    let is_seen = |lab: &Lab, name: &str| {
+        let nodes = lab.ok(&["nodes"])["nodes"].as_array().unwrap().clone();
+        let node = nodes.into_iter().find(|node| node["name"] == name);
+        node.is_some_and(|node| node["state"] == "alive" || node["state"] == "here")
+    };
+    for lab in &labs {
+        names.iter().for_each(|name| wait(name, || is_seen(lab, name).then_some(())));
+    }
+    labs
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {

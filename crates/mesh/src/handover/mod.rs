@@ -24,8 +24,10 @@
 //!
 //! [`Tenure`] decides and does nothing; what is to be done comes out as [`Action`]s, each to be completed before the next.
 
+mod call;
 #[cfg(test)]
 mod simulation;
 mod tenure;
 
+pub use call::{Call, Details, Reply};
 pub use tenure::{Action, Guest, Message, Record, Standing, Tenure};

@@ -66,6 +66,22 @@ pub enum Message {
     Abort(Epoch),
 }
 
+impl Message {
+    /// The epoch that it is about.
+    pub fn epoch(&self) -> Epoch {
+        match *self {
+            Message::Prepare(epoch)
+            | Message::Ready(epoch)
+            | Message::Decline(epoch)
+            | Message::Commit(epoch)
+            | Message::Running(epoch)
+            | Message::Refuse(epoch)
+            | Message::Ask(epoch)
+            | Message::Abort(epoch) => epoch,
+        }
+    }
+}
+
 /// To be done, in this order, each before the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -128,6 +144,13 @@ impl Tenure {
             _ => Vec::new(),
         };
         (tenure, actions)
+    }
+
+    /// The machine was activated here, at that epoch: that it may be run here was known before.
+    pub fn activated(&mut self, epoch: Epoch) {
+        if self.is_mine() {
+            self.record.epoch = self.record.epoch.max(epoch);
+        }
     }
 
     /// What is written down, or is about to be.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use watari_mesh::exchange::{self, Link, Offer};
+use watari_mesh::handover::{Call, Reply};
 use watari_mesh::{HeldMachine, Holdings, Host};
 use watari_store::Parcel;
 use watari_types::{ErrorReport, MachineId, NodeId};
@@ -39,6 +40,10 @@ impl Host for Hosting {
             }
             Err(error) => tracing::warn!(%from, "a snapshot was not taken: {}", error.report()),
         }
+    }
+
+    fn handover(&self, from: NodeId, machine: MachineId, call: Call) -> Reply {
+        self.0.upgrade().map(|node| node.hear_of(from, machine, &call)).unwrap_or_default()
     }
 
     fn give(&self, to: NodeId, rev: &str, link: &mut Link) {

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::HeaderMap;
+
+use watari_types::MachineName;
 
 use super::App;
 use super::answer::{Answer, body, look, operate};
@@ -48,4 +50,21 @@ pub(super) async fn leave(State(app): Shared, headers: HeaderMap) -> Answer {
 pub(super) async fn remove(State(app): Shared, headers: HeaderMap, bytes: Bytes) -> Answer {
     let request: RemoveNodeRequest = body(&bytes)?;
     operate(&app.node, &headers, None, move |node, _| node.remove_node(&request)).await
+}
+
+/// Moves a running machine to another node. Answers with progress where asked to.
+#[utoipa::path(post, path = "/machines/{name}/teleport", tag = "mesh", params(("name" = String, Path)),
+    request_body = TeleportRequest,
+    responses((status = 200, body = Teleported), (status = "default", body = ErrorBody)))]
+pub(super) async fn teleport(
+    State(app): Shared,
+    headers: HeaderMap,
+    Path(text): Path<String>,
+    bytes: Bytes,
+) -> Answer {
+    let (name, request) = (text.parse::<MachineName>()?, body::<TeleportRequest>(&bytes)?);
+    operate(&app.node, &headers, Some(name.clone()), move |node, progress| {
+        node.teleport(&name, &request, progress)
+    })
+    .await
 }

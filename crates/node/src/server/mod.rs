@@ -22,6 +22,7 @@ use watari_keeper::lock;
 
 use crate::api::NodeInfo;
 use crate::node::{Node, Options};
+use crate::teleport;
 use crate::{Error, Result};
 
 /// How long requests under way may take to end when the daemon stops.
@@ -95,6 +96,7 @@ async fn run(node: Arc<Node>, port: u16, ready: impl FnOnce(&NodeInfo)) -> Resul
     let app = Arc::new(App { node: node.clone(), info, token, stopping: watch::Sender::new(false) });
     find_keepers(&node).await?;
     node.open_mesh().await;
+    tokio::spawn(teleport::settle_offers(Arc::downgrade(&node)));
     tokio::spawn(stop_on_signals(app.clone()));
     let api = axum::serve(unix, routes::router(app.clone())).with_graceful_shutdown(app.stopped());
     let page = axum::serve(tcp, web::router(app.clone())).with_graceful_shutdown(app.stopped());

@@ -59,6 +59,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .routes(routes!(push))
         .routes(routes!(pull))
         .routes(routes!(trusted, trust))
+        .routes(routes!(mesh::teleport))
         .routes(routes!(mesh::nodes))
         .routes(routes!(mesh::invite))
         .routes(routes!(mesh::join))
@@ -176,12 +177,17 @@ async fn pause(State(app): Shared, headers: HeaderMap, Path(text): Path<String>)
     operate(&app.node, &headers, Some(name.clone()), move |node, _| node.pause(&name)).await
 }
 
-/// Lets a guest that is held go on.
+/// Lets a guest that is held go on; or takes back a machine that was handed over, on a person's word.
 #[utoipa::path(post, path = "/machines/{name}/resume", tag = "machines", params(("name" = String, Path)),
+    request_body = ResumeRequest,
     responses((status = 200, body = MachineInfo), (status = "default", body = ErrorBody)))]
-async fn resume(State(app): Shared, headers: HeaderMap, Path(text): Path<String>) -> Answer {
-    let name = name(&text)?;
-    operate(&app.node, &headers, Some(name.clone()), move |node, _| node.resume(&name)).await
+async fn resume(State(app): Shared, headers: HeaderMap, Path(text): Path<String>, bytes: Bytes) -> Answer {
+    let (name, request) = (name(&text)?, body::<ResumeRequest>(&bytes)?);
+    operate(&app.node, &headers, Some(name.clone()), move |node, _| match request.here {
+        true => node.resume_here(&name),
+        false => node.resume(&name),
+    })
+    .await
 }
 
 /// Captures a machine while it runs. Answers with progress where asked to.

@@ -1,0 +1,105 @@
+//! A guest that stamps and checks its own memory and disk moves between nodes while it runs.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on must say so and fail")]
+
+mod lab;
+
+use lab::{Lab, joined, kill, numbers, wait};
+use serde_json::Value;
+
+const STAMPS: &str = "watari.run=stamp watari.args=mem=48M,mem-rate=10,disk-rate=2";
+
+fn node_id(lab: &Lab) -> Value {
+    lab.ok(&["up"])["node_id"].clone()
+}
+
+/// Waits until the guest has checked all its stamps twice where it is now.
+fn check(lab: &Lab, from: usize) {
+    let said = wait("two passes", || {
+        let said = lab.serial("m").split_off(from);
+        (numbers(&said, "STAMP pass=").len() >= 2).then_some(said)
+    });
+    assert!(!said.contains("STAMP ERROR"), "{said}");
+}
+
+#[test]
+fn a_guest_goes_there_and_back_while_it_runs_and_notices_nothing() {
+    let labs = joined(&["alpha", "beta"]);
+    let ids = [node_id(&labs[0]), node_id(&labs[1])];
+    labs[0].start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
+    let mut sent = Vec::new();
+    for (turn, (from, to)) in [(0, 1), (1, 0), (0, 1), (1, 0)].into_iter().enumerate() {
+        let (here, there) = (&labs[from], &labs[to]);
+        let said_before = there.serial("m").len();
+        let moved = here.ok(&["teleport", "m", ["alpha", "beta"][to]]);
+        assert_eq!((&moved["node"], &moved["name"]), (&ids[to], &"m".into()), "{moved}");
+        assert!(moved["downtime_ms"].as_f64().unwrap() < moved["total_ms"].as_f64().unwrap(), "{moved}");
+        sent.push(moved["pages_sent"].as_u64().unwrap());
+        let now = there.machine("m");
+        assert_eq!(
+            (&now["state"], &now["epoch"], &now["node"]),
+            (&"running".into(), &moved["epoch"], &ids[to])
+        );
+        assert_eq!(now["epoch"], turn + 2);
+        let left = here.machine("m");
+        assert_eq!((&left["state"], &left["node"]), (&"suspended".into(), &ids[to]));
+        for command in [&["start", "m"][..], &["restore", "m", "--discard"], &["resume", "m"]] {
+            let refused = here.fails(command);
+            assert_eq!(refused["kind"], "wrong_state", "{command:?}: {refused}");
+            assert!(refused["hint"].as_str().unwrap().contains("--here"), "{refused}");
+        }
+        check(there, said_before);
+    }
+    assert!(sent[0] > 10_000 && sent[1..].iter().all(|pages| *pages < sent[0] / 2), "{sent:?}");
+    for lab in &labs {
+        assert_eq!(lab.ok(&["verify"])["damaged"], Value::Array(vec![]));
+    }
+}
+
+#[test]
+fn whatever_is_in_the_way_the_guest_goes_on_where_it_is() {
+    let labs = joined(&["alpha", "beta"]);
+    let (alpha, beta) = (&labs[0], &labs[1]);
+    alpha.start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
+    assert_eq!(alpha.fails(&["teleport", "m", "nobody"])["kind"], "unknown_node");
+    assert_eq!(alpha.fails(&["teleport", "m", "alpha"])["kind"], "bad_request");
+    // Another machine has its name.
+    beta.ok(&["create", "m", "--demo", "--memory", "64M"]);
+    assert_eq!(alpha.fails(&["teleport", "m", "beta"])["kind"], "name_taken");
+    beta.ok(&["rm", "m"]);
+    // Its daemon is killed, at some instant of it.
+    for after in [100, 400, 800, 1600] {
+        let daemon = beta.ok(&["up"])["pid"].as_u64().unwrap() as u32;
+        wait("beta to be seen", || {
+            let nodes = alpha.ok(&["nodes"]);
+            let beta = nodes["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "beta").cloned();
+            beta.filter(|node| node["state"] == "alive")
+        });
+        let teleport = std::thread::scope(|scope| {
+            let moving = scope.spawn(|| alpha.watari(&["teleport", "m", "beta", "--json"]).output().unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(after));
+            kill(daemon);
+            beta.ok(&["up"]);
+            moving.join().unwrap()
+        });
+        let said: Value = serde_json::from_slice(&teleport.stdout).unwrap();
+        // It runs on one of them, and only there.
+        let runs = |lab: &Lab| {
+            let list = lab.ok(&["list"]);
+            let machines = list["machines"].as_array().unwrap().clone();
+            machines.iter().any(|machine| machine["name"] == "m" && machine["state"] == "running")
+        };
+        let there = wait("it to run somewhere", || match (runs(alpha), runs(beta)) {
+            (true, true) => panic!("it runs on both, {after}: {said}"),
+            (false, false) => None,
+            (_, there) => Some(there),
+        });
+        let (now, other) = if there { (beta, alpha) } else { (alpha, beta) };
+        check(now, now.serial("m").len());
+        assert!(!runs(other), "{after}: {said}");
+        if there {
+            beta.ok(&["teleport", "m", "alpha"]);
+            check(alpha, alpha.serial("m").len());
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The destination's side: could a machine come, and then it does.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use watari_keeper::protocol::{MemoryFrom, Start};
+use watari_keeper::record::{MachineFile, MachineState, NetworkStart, Phase, Point};
+use watari_mesh::handover::{Action, Call, Details, Reply};
+use watari_qemu::Version;
+use watari_store::Sent;
+use watari_types::{Epoch, Generation, MachineConfig, MachineId, MachineName, NodeId, SnapshotId};
+
+use crate::depots::Arrived;
+use crate::node::Node;
+use crate::{Error, Result};
+
+impl Node {
+    /// Does what another node says about who may run a machine; what is to be answered.
+    pub(crate) fn hear_of(self: &Arc<Self>, from: NodeId, machine: MachineId, call: &Call) -> Reply {
+        self.hear(from, machine, call).unwrap_or_else(|error| {
+            tracing::error!(%from, %machine, error = &error as &dyn std::error::Error, "a hand-over failed");
+            Reply { message: None, why: Some(error.report()) }
+        })
+    }
+
+    fn hear(self: &Arc<Self>, from: NodeId, machine: MachineId, call: &Call) -> Result<Reply> {
+        let busy = match &call.details {
+            Some(Details::Prepare { name, .. } | Details::Commit { name, .. }) => {
+                Some(self.blocking_lock(&self.name_here(machine, name, None)?))
+            }
+            None => None,
+        };
+        let mut reply = Reply::default();
+        let mut actions =
+            VecDeque::from(self.with_tenure(machine, |tenure| tenure.handle(from, call.message))?);
+        while let Some(action) = actions.pop_front() {
+            let more = match action {
+                Action::Prepare => {
+                    let could = self.could_come(machine, call);
+                    let more = self.with_tenure(machine, |tenure| tenure.prepared(could.is_ok()))?;
+                    reply.why = could.err().map(|error| error.report());
+                    more
+                }
+                Action::Load => {
+                    let loaded = self.load(machine, call);
+                    let more = self.with_tenure(machine, |tenure| tenure.loaded(loaded.is_ok()))?;
+                    reply.why = loaded.err().map(|error| error.report());
+                    more
+                }
+                other => {
+                    let said = self.carry_out(machine, vec![other])?;
+                    reply.message = said
+                        .into_iter()
+                        .find(|(to, _)| *to == from)
+                        .map(|(_, message)| message)
+                        .or(reply.message);
+                    continue;
+                }
+            };
+            more.into_iter().rev().for_each(|action| actions.push_front(action));
+        }
+        drop(busy);
+        Ok(reply)
+    }
+
+    /// Whether a machine could run here.
+    fn could_come(self: &Arc<Self>, machine: MachineId, call: &Call) -> Result<()> {
+        let Some(Details::Prepare { name, config, qemu_version }) = &call.details else {
+            return Err(Error::BadRequest("nothing is said of the machine that is to come".to_owned()));
+        };
+        let name = self.name_here(machine, name, None)?;
+        if self.name_of(machine)?.is_none() {
+            self.ensure_free(&name)?;
+        }
+        if self.live(&name).is_some() {
+            return Err(Error::RunsHere(name));
+        }
+        let qemu = self.qemu()?;
+        self.ensure_qemu(&qemu.version, qemu_version)?;
+        self.ensure_accelerator(&qemu, &|_| ())?;
+        self.ensure_memory(&name, config.memory_bytes, 0)
+    }
+
+    /// A newer QEMU's devices are not loaded by an older one.
+    fn ensure_qemu(&self, ours: &Version, theirs: &str) -> Result<()> {
+        let theirs: Option<Version> = Version::try_from(theirs.to_owned()).ok();
+        match theirs {
+            Some(theirs) if theirs <= *ours => Ok(()),
+            Some(theirs) => Err(Error::OlderQemu { ours: ours.to_string(), theirs: theirs.to_string() }),
+            None => Err(Error::BadRequest("nothing is said of the QEMU that the machine runs on".to_owned())),
+        }
+    }
+
+    /// Starts the machine from the snapshot that it came with, held before its first step.
+    fn load(self: &Arc<Self>, machine: MachineId, call: &Call) -> Result<()> {
+        let (epoch, Some(Details::Commit { name, generation, snapshot })) =
+            (call.message.epoch(), &call.details)
+        else {
+            return Err(Error::BadRequest("nothing is said of the machine that comes".to_owned()));
+        };
+        let (generation, snapshot) = (*generation, *snapshot);
+        self.ensure_trusted(snapshot)?;
+        let name = self.name_here(machine, name, None)?;
+        if self.name_of(machine)?.is_none() {
+            let snapshots = [(generation, snapshot)];
+            let arrived = Arrived { machine, snapshots: &snapshots, received: Sent::default() };
+            self.settle_in(arrived, name.clone(), true)?;
+        }
+        self.stand_at(&name, generation, snapshot, epoch)?;
+        self.mark_held(&name, true)?;
+        let (network, memory) = (NetworkStart::Same, MemoryFrom::Store);
+        let start = Start::Resume { snapshot, generation, network, memory, held: true, gdb: false };
+        let started = self.run_keeper(&name, &start, None, &|_| ());
+        if started.is_err() {
+            self.mark_held(&name, false)?;
+        }
+        started.map(drop)
+    }
+
+    /// Writes down what the machine is now, so that its next activation is the one at that epoch.
+    fn stand_at(
+        &self,
+        name: &MachineName,
+        generation: Generation,
+        snapshot: SnapshotId,
+        epoch: Epoch,
+    ) -> Result<()> {
+        let (home, file) = self.machine(name)?;
+        let config = MachineConfig { id: file.config.id, ..self.store.snapshot(snapshot)?.draft.config };
+        MachineFile { config, ..file }.save(&home)?;
+        let before = MachineState::load(&home)?;
+        let state = MachineState {
+            phase: Phase::Suspended,
+            reason: String::new(),
+            epoch: before.epoch.max(Epoch(epoch.0.saturating_sub(1))),
+            base: Some(Point { generation, id: snapshot }),
+            resume_from: Some(snapshot),
+            network: NetworkStart::Same,
+        };
+        Ok(state.save(&home)?)
+    }
+}

@@ -1,0 +1,13 @@
+//! A machine moves to another node while it runs.
+//!
+//! What may happen when is decided by [`Tenure`](watari_mesh::handover::Tenure); here it is done. [`leaving`] is the source's
+//! side: what the machine holds is brought there in snapshots, each with what changed since the last, while the guest runs; then
+//! it is held, and the last one goes. [`arriving`] is the destination's: the machine is started from it, held until it is
+//! written down that it runs there now, and goes on. [`tenures`] keeps what is written down.
+
+mod arriving;
+mod leaving;
+mod tenures;
+
+pub(crate) use leaving::settle_offers;
+pub(crate) use tenures::Tenures;
