@@ -93,13 +93,14 @@ impl Node {
     fn ask_about_offers(self: &Arc<Self>) {
         let Some(mesh) = self.in_mesh() else { return };
         for (machine, to) in self.offered() {
+            let Ok(Some(name)) = self.name_of(machine) else { continue };
+            // Not while it is being handed over: who is asked then says that it will not take it.
+            let _busy = self.blocking_lock(&name);
             let actions = self.with_tenure(machine, |tenure| tenure.remind(to)).unwrap_or_default();
             for action in actions {
-                let Action::Send(to, message) = action else { continue };
-                let Ok(Some(name)) = self.name_of(machine) else { continue };
-                let asked =
-                    Handle::current().block_on(mesh.handover(to, machine, Call { message, details: None }));
-                let _busy = self.blocking_lock(&name);
+                let Action::Send(to, message @ Message::Ask(_)) = action else { continue };
+                let call = Call { message, details: None };
+                let asked = Handle::current().block_on(mesh.handover(to, machine, call));
                 let done = asked.map_err(Error::from).and_then(|reply| self.told(machine, to, &reply));
                 if let Err(error) = done {
                     tracing::debug!(%name, node = %to, "what became of it is not known: {error}");
