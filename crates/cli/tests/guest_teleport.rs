@@ -57,6 +57,22 @@ fn a_guest_goes_there_and_back_while_it_runs_and_notices_nothing() {
 }
 
 #[test]
+fn what_a_person_takes_back_is_held_where_it_ran() {
+    let labs = joined(&["alpha", "beta"]);
+    let (alpha, beta) = (&labs[0], &labs[1]);
+    alpha.start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
+    let moved = alpha.ok(&["teleport", "m", "beta"]);
+    let back = alpha.ok(&["resume", "m", "--here"]);
+    assert!(back["epoch"].as_u64() > moved["epoch"].as_u64(), "{back}");
+    let said_before = alpha.serial("m").len();
+    alpha.ok(&["start", "m"]);
+    check(alpha, said_before);
+    beta.wait_for_state("m", "paused");
+    assert_eq!(beta.fails(&["resume", "m"])["kind"], "wrong_state");
+    assert_eq!(beta.machine("m")["node"], node_id(alpha));
+}
+
+#[test]
 fn whatever_is_in_the_way_the_guest_goes_on_where_it_is() {
     let labs = joined(&["alpha", "beta"]);
     let (alpha, beta) = (&labs[0], &labs[1]);

@@ -5,11 +5,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use watari_keeper::protocol::{Checkpointed, Progress, Request};
 use watari_keeper::record::Phase;
-use watari_mesh::Mesh;
 use watari_mesh::exchange::{self, Given};
 use watari_mesh::handover::{Action, Call, Details, Message, Reply};
+use watari_mesh::{Mesh, NodeInfo, Presence};
 use watari_store::Parcel;
 use watari_types::{ErrorKind, ErrorReport, MachineId, MachineName, NodeId};
 
@@ -26,6 +27,8 @@ const MOST_ROUNDS: u32 = 5;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is asked.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long one of them may take to say it.
+const REMINDING: Duration = Duration::from_secs(2);
 /// How often those are asked that were not heard from for longer.
 const ROUND: Duration = Duration::from_secs(5);
 
@@ -89,24 +92,35 @@ impl Node {
         self.carry_out(machine, actions).map(drop)
     }
 
-    /// Asks those to whom machines were offered, and who have not said what became of them.
-    fn ask_about_offers(self: &Arc<Self>) {
+    /// Asks those to whom machines were offered, and who have not said what became of them; and tells all that are there of
+    /// those that live here, should a person have taken back what another one runs.
+    fn remind_others(self: &Arc<Self>) {
         let Some(mesh) = self.in_mesh() else { return };
-        for (machine, to) in self.offered() {
-            let Ok(Some(name)) = self.name_of(machine) else { continue };
-            // Not while it is being handed over: who is asked then says that it will not take it.
-            let _busy = self.blocking_lock(&name);
-            let actions = self.with_tenure(machine, |tenure| tenure.remind(to)).unwrap_or_default();
-            for action in actions {
-                let Action::Send(to, message @ Message::Ask(_)) = action else { continue };
-                let call = Call { message, details: None };
-                let asked = Handle::current().block_on(mesh.handover(to, machine, call));
-                let done = asked.map_err(Error::from).and_then(|reply| self.told(machine, to, &reply));
-                if let Err(error) = done {
-                    tracing::debug!(%name, node = %to, "what became of it is not known: {error}");
+        let is_there = |node: &NodeInfo| matches!(node.presence, Presence::Alive | Presence::Suspect);
+        let there: Vec<NodeId> = mesh.nodes().into_iter().filter(is_there).map(|node| node.id).collect();
+        for machine in self.travelled() {
+            for to in &there {
+                if let Err(error) = self.remind(&mesh, machine, *to) {
+                    tracing::debug!(%machine, node = %to, "what became of it is not known: {error}");
                 }
             }
         }
+    }
+
+    fn remind(self: &Arc<Self>, mesh: &Mesh, machine: MachineId, to: NodeId) -> Result<()> {
+        // Not while it is being handed over: who is asked then says that it will not take it.
+        let _busy = self.name_of(machine)?.map(|name| self.blocking_lock(&name));
+        for action in self.with_tenure(machine, |tenure| tenure.remind(to))? {
+            let Action::Send(to, message) = action else { continue };
+            let call = mesh.handover(to, machine, Call { message, details: None });
+            // Others wait for the machine meanwhile.
+            let reply = Handle::current().block_on(async { timeout(REMINDING, call).await });
+            match reply {
+                Ok(reply) => self.told(machine, to, &reply?)?,
+                Err(_) => break,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -120,7 +134,7 @@ pub(crate) async fn settle_offers(node: Weak<Node>) {
             if is_first && let Err(error) = node.recover_held() {
                 tracing::error!(error = &error as &dyn std::error::Error, "a hand-over is not settled");
             }
-            node.ask_about_offers();
+            node.remind_others();
         });
         let _ = work.await;
         is_first = false;

@@ -91,16 +91,10 @@ impl Node {
         }
     }
 
-    /// The machines that were offered to somebody who has not answered.
-    pub(super) fn offered(&self) -> Vec<(MachineId, NodeId)> {
+    /// The machines that have gone from one node to another, as far as this one has to do with it.
+    pub(super) fn travelled(&self) -> Vec<MachineId> {
         let files = fs::read_dir(self.home.node_file("tenures")).into_iter().flatten().flatten();
-        let machine = |file: fs::DirEntry| file.path().file_stem()?.to_str()?.parse().ok();
-        let offered = |machine: MachineId| match self.with_tenure(machine, |tenure| tenure.record().standing)
-        {
-            Ok(Standing::Offering(to)) => Some((machine, to)),
-            _ => None,
-        };
-        files.filter_map(machine).filter_map(offered).collect()
+        files.filter_map(|file| file.path().file_stem()?.to_str()?.parse().ok()).collect()
     }
 
     /// Carries out what follows from what was said, but for making room and loading. Returns what is to be said, to whom.
