@@ -20,8 +20,11 @@ use crate::{Error, Result};
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How often policies are applied.
 const ROUND: Duration = Duration::from_secs(60);
-/// Collecting garbage takes at most this part of the time, beside what a round begins with.
+/// Collecting garbage takes at most this part of the time, beside what a round begins with,
 const SHARE: u32 = 20;
+/// and this one as long as there is more to be done than one collection does: a guest that works all the time would leave more
+/// garbage than is collected.
+const BEHIND_SHARE: u32 = 4;
 /// So many new packs are merged though nothing expired.
 const NEW_PACKS: usize = 64;
 
@@ -231,7 +234,9 @@ impl House {
         let begun = Instant::now();
         let done = node.collect_a_part(&GcRequest::default(), &|_| ());
         let waited = done.as_ref().map_or(Duration::ZERO, |(done, _)| Duration::from_millis(done.waited_ms));
-        self.rested = Instant::now() + begun.elapsed().saturating_sub(waited) * SHARE;
+        let is_behind = done.as_ref().is_ok_and(|(_, is_part)| *is_part);
+        let share = if is_behind { BEHIND_SHARE } else { SHARE };
+        self.rested = Instant::now() + begun.elapsed().saturating_sub(waited) * share;
         self.packs = Some(node.store.pack_count());
         self.has_expired = !done.as_ref().is_ok_and(|(done, is_part)| !done.is_held_back && !is_part);
         tracing::info!(?done, "garbage was collected");

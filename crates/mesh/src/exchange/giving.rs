@@ -6,7 +6,7 @@ use std::ops::Range;
 use watari_store::Sent;
 
 use super::message::{Answer, Message, Offer};
-use super::{MOST_LISTS, NAMES_PER_LIST, Violation};
+use super::{MOST_LISTS, MOST_LOOSE, NAMES_PER_LIST, Violation};
 
 /// To be done, in this order, before anything else is handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +49,8 @@ pub struct Giving {
     next: u32,
     /// What was named and not answered.
     named: VecDeque<Range<u32>>,
-    /// Whether something was sent since it was last settled.
-    is_loose: bool,
+    /// Pages that were given since it was last settled.
+    loose: u32,
     /// Pages that were asked about and need no more.
     done: u32,
 }
@@ -65,7 +65,7 @@ impl Giving {
             all: 0,
             next: 0,
             named: VecDeque::new(),
-            is_loose: false,
+            loose: 0,
             done: 0,
         };
         (giving, vec![GiveAction::Send(Message::Offer(offer))])
@@ -101,7 +101,7 @@ impl Giving {
                 Ok(self.go_on(give))
             }
             (Phase::Settling, Message::Settled) => {
-                (self.phase, self.is_loose) = (Phase::Giving, false);
+                (self.phase, self.loose) = (Phase::Giving, 0);
                 Ok(self.go_on(Vec::new()))
             }
             _ => Err(Violation("it says something out of turn")),
@@ -116,7 +116,7 @@ impl Giving {
         self.done += named.len() as u32;
         let lacking = named.zip(answers).filter(|(_, answer)| **answer != Answer::Here);
         let give: Vec<_> = lacking.map(|(page, answer)| (page, *answer == Answer::HasBase)).collect();
-        self.is_loose |= !give.is_empty();
+        self.loose += give.len() as u32;
         Ok(if give.is_empty() { Vec::new() } else { vec![GiveAction::Give(give)] })
     }
 
@@ -124,8 +124,8 @@ impl Giving {
     fn go_on(&mut self, mut actions: Vec<GiveAction>) -> Vec<GiveAction> {
         loop {
             let end = if self.next < self.whole { self.whole } else { self.all };
-            let may_name = self.next != self.whole || self.named.is_empty() && !self.is_loose;
-            if self.next == self.all || !may_name || self.named.len() == MOST_LISTS {
+            let must_settle = self.must_settle();
+            if self.next == self.all || must_settle || self.named.len() == MOST_LISTS {
                 break;
             }
             let list = self.next..end.min(self.next + NAMES_PER_LIST);
@@ -133,8 +133,8 @@ impl Giving {
             self.named.push_back(list.clone());
             actions.push(GiveAction::Name(list));
         }
-        let is_answered = self.named.is_empty() && (self.next == self.whole || self.next == self.all);
-        if is_answered && self.is_loose {
+        let is_answered = self.named.is_empty();
+        if is_answered && self.loose > 0 && (self.must_settle() || self.next == self.all) {
             self.phase = Phase::Settling;
             actions.push(GiveAction::Send(Message::Settle));
         } else if is_answered && self.next == self.all {
@@ -142,5 +142,12 @@ impl Giving {
             actions.push(GiveAction::Manifest);
         }
         actions
+    }
+
+    /// Whether nothing more can be named before what was given is findable: of whole pages the next are changes, or there are
+    /// very many.
+    fn must_settle(&self) -> bool {
+        let is_between = self.next == self.whole && (self.loose > 0 || !self.named.is_empty());
+        is_between || self.loose >= MOST_LOOSE
     }
 }

@@ -41,6 +41,10 @@ pub(crate) const NAMES_PER_LIST: u32 = if cfg!(test) { 8 } else { 4096 };
 /// Lists that may be unanswered. With the pages that follow them, enough for 1 Gbit/s over 150 ms several times.
 pub(crate) const MOST_LISTS: usize = 8;
 
+/// When so many pages were given that may not have come, these are settled before more are named: that is what a taker has to
+/// keep in mind of an honest giver. 2 GiB of pages; few in tests.
+pub(crate) const MOST_LOOSE: u32 = if cfg!(test) { 40 } else { 1 << 19 };
+
 /// What the other side did that is against the rules above.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("the other node does not keep to the protocol: {0}")]

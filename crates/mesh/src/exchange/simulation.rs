@@ -28,8 +28,7 @@ struct Goods {
 
 impl Goods {
     fn random(random: &mut Rng) -> Goods {
-        let whole = random.u32(0..60);
-        let changes = random.u32(0..30);
+        let (whole, changes) = (random.u32(0..200), random.u32(0..100));
         let mut pages: Vec<_> = (0..whole).map(|page| (hash(page), None)).collect();
         // Of a page that is given, too, of one that the other side may have, or of one that is nowhere.
         pages.extend((0..changes).map(|page| (hash(1000 + page), Some(hash(random.u32(0..whole + 20))))));
@@ -250,7 +249,7 @@ fn however_often_it_is_cut_everything_arrives_and_nothing_that_was_settled_is_se
         let (mut cuts, mut lost) = (random.u32(0..5), 0);
         loop {
             let (before, mut talk) = (shelf.here.clone(), Talk::new(&goods, &mut shelf));
-            let cut_after = (cuts > 0).then(|| random.u32(0..120));
+            let cut_after = (cuts > 0).then(|| random.u32(0..300));
             let mut steps = 0;
             while cut_after != Some(steps) && talk.step(&mut random).expect("both keep to the rules") {
                 steps += 1;

@@ -6,7 +6,7 @@ use watari_store::{PageFrame, Sent};
 use watari_types::PageHash;
 
 use super::message::{Answer, Message, Offer};
-use super::{MOST_LISTS, NAMES_PER_LIST, Violation};
+use super::{MOST_LISTS, MOST_LOOSE, NAMES_PER_LIST, Violation};
 
 /// To be done, in this order, before anything else is handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +65,9 @@ impl Taking {
                 Ok(vec![TakeAction::Find(offer)])
             }
             (Phase::Taking, Message::Names(names)) if self.looking.is_empty() && !names.is_empty() => {
-                // It waits for answers after so many, so no more than their pages can be missing.
-                if self.wanted.len() + names.len() > (MOST_LISTS + 1) * NAMES_PER_LIST as usize {
+                // Before it names more it settles, and it waits for answers after so many lists.
+                let most = MOST_LOOSE as usize + (MOST_LISTS + 1) * NAMES_PER_LIST as usize;
+                if self.wanted.len() + names.len() > most {
                     return Err(Violation("it names more than it gives"));
                 }
                 self.looking = names.clone();
