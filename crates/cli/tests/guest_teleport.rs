@@ -83,39 +83,67 @@ fn whatever_is_in_the_way_the_guest_goes_on_where_it_is() {
     beta.ok(&["create", "m", "--demo", "--memory", "64M"]);
     assert_eq!(alpha.fails(&["teleport", "m", "beta"])["kind"], "name_taken");
     beta.ok(&["rm", "m"]);
-    // Its daemon is killed, at some instant of it.
-    for after in [100, 400, 800, 1600] {
-        let daemon = beta.ok(&["up"])["pid"].as_u64().unwrap() as u32;
-        wait("beta to be seen", || {
-            let nodes = alpha.ok(&["nodes"]);
-            let beta = nodes["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "beta").cloned();
-            beta.filter(|node| node["state"] == "alive")
-        });
-        let teleport = std::thread::scope(|scope| {
-            let moving = scope.spawn(|| alpha.watari(&["teleport", "m", "beta", "--json"]).output().unwrap());
-            std::thread::sleep(std::time::Duration::from_millis(after));
-            kill(daemon);
-            beta.ok(&["up"]);
-            moving.join().unwrap()
-        });
-        let said: Value = serde_json::from_slice(&teleport.stdout).unwrap();
-        // It runs on one of them, and only there.
-        let runs = |lab: &Lab| {
-            let list = lab.ok(&["list"]);
-            let machines = list["machines"].as_array().unwrap().clone();
-            machines.iter().any(|machine| machine["name"] == "m" && machine["state"] == "running")
-        };
-        let there = wait("it to run somewhere", || match (runs(alpha), runs(beta)) {
-            (true, true) => panic!("it runs on both, {after}: {said}"),
-            (false, false) => None,
-            (_, there) => Some(there),
-        });
-        let (now, other) = if there { (beta, alpha) } else { (alpha, beta) };
-        check(now, now.serial("m").len());
-        assert!(!runs(other), "{after}: {said}");
-        if there {
-            beta.ok(&["teleport", "m", "alpha"]);
-            check(alpha, alpha.serial("m").len());
+}
+
+/// Who is killed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Victim {
+    SourceDaemon,
+    SourceKeeper,
+    DestinationDaemon,
+}
+
+#[test]
+fn whoever_dies_on_the_way_it_runs_on_one_of_them_and_only_there() {
+    let labs = joined(&["alpha", "beta"]);
+    let (alpha, beta) = (&labs[0], &labs[1]);
+    alpha.start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
+    for victim in [Victim::SourceDaemon, Victim::SourceKeeper, Victim::DestinationDaemon] {
+        for after in [60, 150, 300, 450, 700] {
+            die_on_the_way(alpha, beta, victim, after);
         }
+    }
+}
+
+fn die_on_the_way(alpha: &Lab, beta: &Lab, victim: Victim, after: u64) {
+    wait("beta to be seen", || {
+        let nodes = alpha.ok(&["nodes"]);
+        let beta = nodes["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "beta").cloned();
+        beta.filter(|node| node["state"] == "alive")
+    });
+    let daemon = |lab: &Lab| lab.ok(&["up"])["pid"].as_u64().unwrap() as u32;
+    let pid = match victim {
+        Victim::SourceDaemon => daemon(alpha),
+        Victim::SourceKeeper => alpha.pid("m", "keeper_pid"),
+        Victim::DestinationDaemon => daemon(beta),
+    };
+    let said = std::thread::scope(|scope| {
+        let moving = scope.spawn(|| alpha.watari(&["teleport", "m", "beta", "--json"]).output().unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(after));
+        kill(pid);
+        match victim {
+            Victim::SourceDaemon => drop(alpha.ok(&["up"])),
+            Victim::DestinationDaemon => drop(beta.ok(&["up"])),
+            Victim::SourceKeeper => {}
+        }
+        String::from_utf8_lossy(&moving.join().unwrap().stdout).into_owned()
+    });
+    let what = format!("{victim:?} after {after} ms: {said}");
+    let runs = |lab: &Lab| {
+        let list = lab.ok(&["list"]);
+        let machines = list["machines"].as_array().unwrap().clone();
+        machines.iter().any(|machine| machine["name"] == "m" && machine["state"] == "running")
+    };
+    let is_there = wait(&format!("it to run somewhere, {what}"), || match (runs(alpha), runs(beta)) {
+        (true, true) => panic!("it runs on both, {what}"),
+        (false, false) => None,
+        (_, is_there) => Some(is_there),
+    });
+    let (now, other) = if is_there { (beta, alpha) } else { (alpha, beta) };
+    check(now, now.serial("m").len());
+    assert!(!runs(other), "{what}");
+    if is_there {
+        beta.ok(&["teleport", "m", "alpha"]);
+        check(alpha, alpha.serial("m").len());
     }
 }

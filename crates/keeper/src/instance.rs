@@ -176,15 +176,16 @@ impl Instance {
         })
     }
 
-    /// Lets a held guest go on. After an error it is held as before.
-    pub(crate) fn resume(&mut self) -> Result<()> {
+    /// Lets a held guest go on; whether it was held. After an error it is as before.
+    pub(crate) fn resume(&mut self) -> Result<bool> {
         let (phase, reason) = self.board.phase_and_reason();
         if phase != Phase::Paused {
-            return Ok(());
+            return Ok(false);
         }
         // Noted first: its disk may have it held again before `cont` has answered.
         let noted = self.note(Phase::Running, "");
-        noted.and_then(|()| Ok(self.monitor.cont()?)).inspect_err(|_| self.put_back(Phase::Paused, &reason))
+        let went_on = noted.and_then(|()| Ok(self.monitor.cont()?));
+        went_on.map(|()| true).inspect_err(|_| self.put_back(Phase::Paused, &reason))
     }
 
     /// Notes what a debugger has done to the guest. Whoever holds the instance is in the middle of nothing, so that a guest

@@ -10,12 +10,12 @@ use watari_types::{ErrorKind, ErrorReport};
 
 use crate::arrival::Arriving;
 use crate::capture;
-use crate::instance::Instance;
+use crate::instance::{Instance, set_clock};
 use crate::process::kill_if_same;
 use crate::protocol::{Progress, Reply, Request};
 use crate::record::Phase;
 use crate::rewind;
-use crate::run::Ending;
+use crate::run::{Ending, spawn};
 use crate::status::Board;
 use crate::{Error, Result};
 
@@ -66,6 +66,16 @@ impl Desk {
         }
     }
 
+    /// Lets a held guest go on, and tells it what time it is by now.
+    fn resume(&self) -> Result<(), Error> {
+        let mut instance = self.instance();
+        if instance.resume()? {
+            let home = instance.home.clone();
+            spawn("clock", move || set_clock(&home))?;
+        }
+        Ok(())
+    }
+
     fn answer(&self, request: Request, out: &mut Lines<'_>) -> Result<serde_json::Value> {
         match request {
             Request::Status | Request::Watch => {}
@@ -77,7 +87,7 @@ impl Desk {
                 return json(&done);
             }
             Request::Pause => self.instance().pause()?,
-            Request::Resume => self.instance().resume()?,
+            Request::Resume => self.resume()?,
             Request::Stop { limit_ms } => self.stop(Duration::from_millis(limit_ms))?,
             Request::Kill => self.kill()?,
             Request::GiveUp { snapshot, keep } => {

@@ -1,7 +1,7 @@
 //! What goes with the messages: enough for the other side to act on them.
 
 use serde::{Deserialize, Serialize};
-use watari_types::{ErrorReport, Generation, MachineConfig, MachineName, SnapshotId};
+use watari_types::{ErrorReport, Generation, MachineConfig, MachineName, Retention, SnapshotId};
 
 use super::Message;
 
@@ -36,6 +36,8 @@ pub enum Details {
         generation: Generation,
         /// The snapshot.
         snapshot: SnapshotId,
+        /// Which of its snapshots are to be kept.
+        retention: Retention,
     },
 }
 

@@ -230,7 +230,7 @@ fn for_each_seed(run: impl Fn(u64)) {
     let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
     match number("WATARI_SEED") {
         Some(seed) => run(seed),
-        None => (0..number("WATARI_SEEDS").unwrap_or(30_000)).for_each(run),
+        None => (0..number("WATARI_SEEDS").unwrap_or(300_000)).for_each(run),
     }
 }
 

@@ -282,19 +282,26 @@ impl Tenure {
     }
 
     fn asked_to_prepare(&mut self, from: NodeId, epoch: Epoch) -> Vec<Action> {
+        // Who offers a machine has it: that is what became of it.
+        let mut actions = match self.record.standing {
+            Standing::Offering(to) if to == from && epoch > self.record.epoch => {
+                self.runs_there(from, Epoch(epoch.0 - 1))
+            }
+            _ => Vec::new(),
+        };
         let is_free = matches!(self.record.standing, Standing::Elsewhere(_)) && epoch > self.record.highest();
         match self.doing {
             Doing::Nothing if is_free => {
                 self.doing = Doing::Awaiting { from, epoch, is_prepared: false };
-                vec![Action::Prepare]
+                actions.push(Action::Prepare);
             }
             // It is asked again because the answer was lost.
             Doing::Awaiting { from: who, epoch: which, is_prepared } if (who, which) == (from, epoch) => {
-                let ready = is_prepared.then_some(Action::Send(from, Message::Ready(epoch)));
-                ready.into_iter().collect()
+                actions.extend(is_prepared.then_some(Action::Send(from, Message::Ready(epoch))));
             }
-            _ => vec![Action::Send(from, Message::Decline(epoch))],
+            _ => actions.push(Action::Send(from, Message::Decline(epoch))),
         }
+        actions
     }
 
     fn other_is_ready(&mut self, from: NodeId, epoch: Epoch) -> Vec<Action> {
@@ -333,9 +340,9 @@ impl Tenure {
             Standing::Mine if self.record.epoch >= epoch => {
                 vec![Action::Send(from, Message::Running(self.record.epoch))]
             }
-            // It went on from here: that it is not where it was offered from is what matters there.
+            // It was taken, and went on from here. At which epoch it runs where is not for this node to say.
             Standing::Offering(_) | Standing::Elsewhere(Some(_)) if self.record.epoch > epoch => {
-                vec![Action::Send(from, Message::Running(self.record.epoch))]
+                vec![Action::Send(from, Message::Running(epoch))]
             }
             _ => {
                 let never = self.refuse(epoch);

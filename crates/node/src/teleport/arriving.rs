@@ -8,7 +8,7 @@ use watari_keeper::record::{MachineFile, MachineState, NetworkStart, Phase, Poin
 use watari_mesh::handover::{Action, Call, Details, Reply};
 use watari_qemu::Version;
 use watari_store::Sent;
-use watari_types::{Epoch, Generation, MachineConfig, MachineId, MachineName, NodeId, SnapshotId};
+use watari_types::{Epoch, MachineConfig, MachineId, MachineName, NodeId, Retention};
 
 use crate::depots::Arrived;
 use crate::node::Node;
@@ -19,6 +19,12 @@ impl Node {
     pub(crate) fn hear_of(self: &Arc<Self>, from: NodeId, machine: MachineId, call: &Call) -> Reply {
         self.hear(from, machine, call).unwrap_or_else(|error| {
             tracing::error!(%from, %machine, error = &error as &dyn std::error::Error, "a hand-over failed");
+            // What was to be written down was not, and a guest may be held for it.
+            if let Ok(Some(name)) = self.name_of(machine)
+                && let Err(error) = self.recover_one(&name)
+            {
+                tracing::error!(%name, error = &error as &dyn std::error::Error, "its guest stays held");
+            }
             Reply { message: None, why: Some(error.report()) }
         })
     }
@@ -93,7 +99,7 @@ impl Node {
 
     /// Starts the machine from the snapshot that it came with, held before its first step.
     fn load(self: &Arc<Self>, machine: MachineId, call: &Call) -> Result<()> {
-        let (epoch, Some(Details::Commit { name, generation, snapshot })) =
+        let (epoch, Some(Details::Commit { name, generation, snapshot, retention })) =
             (call.message.epoch(), &call.details)
         else {
             return Err(Error::BadRequest("nothing is said of the machine that comes".to_owned()));
@@ -106,7 +112,8 @@ impl Node {
             let arrived = Arrived { machine, snapshots: &snapshots, received: Sent::default() };
             self.settle_in(arrived, name.clone(), true)?;
         }
-        self.stand_at(&name, generation, snapshot, epoch)?;
+        let point = Point { generation, id: snapshot };
+        self.stand_at(&name, point, retention, epoch)?;
         self.mark_held(&name, true)?;
         let (network, memory) = (NetworkStart::Same, MemoryFrom::Store);
         let start = Start::Resume { snapshot, generation, network, memory, held: true, gdb: false };
@@ -118,23 +125,17 @@ impl Node {
     }
 
     /// Writes down what the machine is now, so that its next activation is the one at that epoch.
-    fn stand_at(
-        &self,
-        name: &MachineName,
-        generation: Generation,
-        snapshot: SnapshotId,
-        epoch: Epoch,
-    ) -> Result<()> {
+    fn stand_at(&self, name: &MachineName, point: Point, retention: &Retention, epoch: Epoch) -> Result<()> {
         let (home, file) = self.machine(name)?;
-        let config = MachineConfig { id: file.config.id, ..self.store.snapshot(snapshot)?.draft.config };
-        MachineFile { config, ..file }.save(&home)?;
+        let config = MachineConfig { id: file.config.id, ..self.store.snapshot(point.id)?.draft.config };
+        MachineFile { config, retention: retention.clone(), ..file }.save(&home)?;
         let before = MachineState::load(&home)?;
         let state = MachineState {
             phase: Phase::Suspended,
             reason: String::new(),
             epoch: before.epoch.max(Epoch(epoch.0.saturating_sub(1))),
-            base: Some(Point { generation, id: snapshot }),
-            resume_from: Some(snapshot),
+            base: Some(point),
+            resume_from: Some(point.id),
             network: NetworkStart::Same,
         };
         Ok(state.save(&home)?)

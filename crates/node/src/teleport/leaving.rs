@@ -241,8 +241,9 @@ impl Leaving<'_> {
             self.abort();
             return Err(refused(self.name));
         };
+        let retention = self.node.machine(self.name).map(|(_, file)| file.retention).unwrap_or_default();
         let (name, generation, snapshot) = (self.name.clone(), last.generation, last.id);
-        let mut reply = self.say(message, Some(Details::Commit { name, generation, snapshot }));
+        let mut reply = self.say(message, Some(Details::Commit { name, generation, snapshot, retention }));
         let deadline = Instant::now() + PATIENCE;
         loop {
             match &reply {

@@ -149,6 +149,8 @@ impl Node {
 
     /// Lets a guest go on that is held for a hand-over.
     fn let_go_on(self: &Arc<Self>, name: &MachineName) -> Result<()> {
+        // Its keeper may have died meanwhile.
+        self.settle(name)?;
         if self.live(name).is_some() {
             self.steer(name, &Request::Resume)?;
         }
@@ -157,6 +159,7 @@ impl Node {
 
     /// Ends a guest that is held here and goes on elsewhere, or does not come. The snapshot that it went with stays.
     fn discard(self: &Arc<Self>, name: &MachineName) -> Result<()> {
+        self.settle(name)?;
         if let Some(live) = self.live(name) {
             self.end_now(name, &live)?;
             live.wait_for_end()?;
