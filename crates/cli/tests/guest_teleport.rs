@@ -4,7 +4,7 @@
 
 mod lab;
 
-use lab::{Lab, joined, kill, numbers, wait};
+use lab::{Lab, joined, numbers, wait};
 use serde_json::Value;
 
 const STAMPS: &str = "watari.run=stamp watari.args=mem=48M,mem-rate=10,disk-rate=2";
@@ -99,7 +99,7 @@ fn whoever_dies_on_the_way_it_runs_on_one_of_them_and_only_there() {
     let (alpha, beta) = (&labs[0], &labs[1]);
     alpha.start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
     for victim in [Victim::SourceDaemon, Victim::SourceKeeper, Victim::DestinationDaemon] {
-        for after in [60, 150, 300, 450, 700] {
+        for after in [60, 300, 600] {
             die_on_the_way(alpha, beta, victim, after);
         }
     }
@@ -120,7 +120,9 @@ fn die_on_the_way(alpha: &Lab, beta: &Lab, victim: Victim, after: u64) {
     let said = std::thread::scope(|scope| {
         let moving = scope.spawn(|| alpha.watari(&["teleport", "m", "beta", "--json"]).output().unwrap());
         std::thread::sleep(std::time::Duration::from_millis(after));
-        kill(pid);
+        // A keeper whose machine has moved on may be gone.
+        let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         match victim {
             Victim::SourceDaemon => drop(alpha.ok(&["up"])),
             Victim::DestinationDaemon => drop(beta.ok(&["up"])),
