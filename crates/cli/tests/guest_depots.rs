@@ -118,14 +118,18 @@ fn one_file_may_be_cut_and_an_encrypted_one_needs_its_passphrase() {
     let said = console.wait_until("two passes", |text| numbers(text, "STAMP pass=").len() >= 2);
     assert!(!said.contains("STAMP ERROR"), "{said}");
 
-    // What had arrived whole before a cut is not sent again.
+    // What had arrived whole before a cut is not sent again: it is cut in the manifest, of 32 bytes a page, behind all packs.
     here.ok(&["checkpoint", "m"]);
-    let first = fs::metadata(at("m.tar")).unwrap().len() as usize;
     let second = here.ok(&["export", "m@2", &at("m.tar")]);
+    assert!(second["pages_written"].as_u64().unwrap() > 8000, "{second}");
     let whole = fs::read(at("m.tar")).unwrap();
-    fs::write(at("m.tar"), &whole[..(first + whole.len()) / 2]).unwrap();
+    fs::write(at("m.tar"), &whole[..whole.len() - 100_000]).unwrap();
     read(Path::new(&at("m.tar")), "m@1");
     let again = here.ok(&["export", "m@2", &at("m.tar")]);
-    assert!(again["bytes_written"].as_u64() <= second["bytes_written"].as_u64(), "{again} {second}");
+    assert_eq!(again["pages_written"], 0, "{again} {second}");
+    assert!(
+        again["bytes_written"].as_u64().unwrap() < second["bytes_written"].as_u64().unwrap() / 2,
+        "{again} {second}"
+    );
     read(Path::new(&at("m.tar")), "m@2");
 }
