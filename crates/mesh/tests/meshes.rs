@@ -13,7 +13,7 @@ use watari_mesh::{Error, Holdings, Host, Listen, Mesh, Options, Presence};
 use watari_store::{NodeKey, Parcel, Store};
 use watari_types::{ErrorKind, MachineId, NodeId, NodeName};
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "a part of it is needed")]
 #[path = "../../store/tests/store/support.rs"]
 mod support;
 

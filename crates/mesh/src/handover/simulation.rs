@@ -245,6 +245,25 @@ fn when_a_person_decides_one_gives_way_as_soon_as_they_hear_of_each_other() {
 }
 
 #[test]
+fn who_waited_for_it_in_vain_takes_it_from_another_later() {
+    let mut world = World::new(0);
+    (world.deaths, world.losses, world.failures) = (0, 0, 0);
+    let actions = world.nodes[0].tenure.offer(id(1));
+    world.act(0, actions);
+    world.deliver_all();
+    world.die(0, false);
+    for (from, to) in [(0, 2), (2, 1)] {
+        let actions = world.nodes[from].tenure.offer(id(to));
+        world.act(from, actions);
+        world.deliver_all();
+        let actions = world.nodes[from].tenure.hand_over();
+        world.act(from, actions);
+        world.deliver_all();
+        assert_eq!(world.nodes[to].state, State::Runs);
+    }
+}
+
+#[test]
 fn it_goes_there_and_back_and_each_time_the_epoch_is_higher() {
     let mut world = World::new(0);
     (world.deaths, world.losses, world.failures) = (0, 0, 0);

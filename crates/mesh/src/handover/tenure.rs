@@ -290,8 +290,14 @@ impl Tenure {
             _ => Vec::new(),
         };
         let is_free = matches!(self.record.standing, Standing::Elsewhere(_)) && epoch > self.record.highest();
+        let is_idle = match self.doing {
+            Doing::Nothing => true,
+            // What it waits for did not come, or the machine would not be offered at a later epoch.
+            Doing::Awaiting { epoch: before, .. } => before < epoch,
+            Doing::Moving { .. } | Doing::Loading { .. } => false,
+        };
         match self.doing {
-            Doing::Nothing if is_free => {
+            _ if is_free && is_idle => {
                 self.doing = Doing::Awaiting { from, epoch, is_prepared: false };
                 actions.push(Action::Prepare);
             }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "a part of it is needed")]
 #[path = "../../../store/tests/store/support.rs"]
 mod support;
 

@@ -30,12 +30,14 @@ impl Node {
     }
 
     fn hear(self: &Arc<Self>, from: NodeId, machine: MachineId, call: &Call) -> Result<Reply> {
-        let busy = match &call.details {
+        let name = match &call.details {
             Some(Details::Prepare { name, .. } | Details::Commit { name, .. }) => {
-                Some(self.blocking_lock(&self.name_here(machine, name, None)?))
+                Some(self.name_here(machine, name, None)?)
             }
-            None => None,
+            None => self.name_of(machine)?,
         };
+        // What was decided is done, and written down, before anything else is answered about the machine.
+        let busy = name.map(|name| self.blocking_lock(&name));
         let mut reply = Reply::default();
         let mut actions =
             VecDeque::from(self.with_tenure(machine, |tenure| tenure.handle(from, call.message))?);

@@ -69,7 +69,8 @@ impl Node {
         }
         let given = Given::default();
         let mut leaving = Leaving { node: self, mesh, name, machine, to, progress, given };
-        leaving.prepare()?;
+        let prepared = leaving.prepare();
+        prepared.inspect_err(|_| leaving.abort())?;
         let moved = leaving.bring().and_then(|()| leaving.hold_and_bring_the_rest());
         let (last, held) = moved.inspect_err(|_| leaving.abort())?;
         let epoch = leaving.hand_over(&last)?;
@@ -163,12 +164,11 @@ impl Leaving<'_> {
         let config = Box::new(file.config);
         let qemu_version = self.node.qemu()?.version.to_string();
         let details = Details::Prepare { name: self.name.clone(), config, qemu_version };
-        let reply = self.say(message, Some(details)).inspect_err(|_| self.abort())?;
+        let reply = self.say(message, Some(details))?;
         self.node.told(self.machine, self.to, &reply)?;
         if self.node.with_tenure(self.machine, |tenure| tenure.is_ready())? {
             return Ok(());
         }
-        self.abort();
         Err(reply.why.map_or_else(|| refused(self.name), Error::Report))
     }
 

@@ -188,7 +188,9 @@ impl Node {
     pub(super) fn recover_held(self: &Arc<Self>) -> Result<()> {
         for name in self.home.machine_names()? {
             let _busy = self.blocking_lock(&name);
-            self.recover_one(&name)?;
+            if let Err(error) = self.recover_one(&name) {
+                tracing::error!(%name, error = &error as &dyn std::error::Error, "its guest stays held");
+            }
         }
         Ok(())
     }
