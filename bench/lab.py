@@ -57,10 +57,16 @@ def pss_kib(pid):
     return 0
 
 
-class Watari:
-    """A home in a temporary folder, with its daemon."""
+def inside_of(space):
+    """What to put before a command that is to run in a network namespace."""
+    return ["ip", "netns", "exec", space] if space else []
 
-    def __init__(self, keep=False):
+
+class Watari:
+    """A home in a temporary folder, with its daemon, which may be in a network namespace."""
+
+    def __init__(self, keep=False, inside=None):
+        self.program = [*inside_of(inside), WATARI]
         PLACE.mkdir(parents=True, exist_ok=True)
         self.home, self.keep = pathlib.Path(tempfile.mkdtemp(prefix="h", dir=PLACE)), keep
 
@@ -69,7 +75,7 @@ class Watari:
         return self
 
     def __exit__(self, *_):
-        subprocess.run([WATARI, "down", "--machines", "--json"], env=self.env(), capture_output=True)
+        subprocess.run([*self.program, "down", "--machines", "--json"], env=self.env(), capture_output=True)
         if not self.keep:
             shutil.rmtree(self.home, ignore_errors=True)
 
@@ -77,7 +83,7 @@ class Watari:
         return dict(os.environ, WATARI_HOME=str(self.home))
 
     def __call__(self, *arguments):
-        done = subprocess.run([WATARI, *map(str, arguments), "--json"], env=self.env(), capture_output=True, text=True)
+        done = subprocess.run([*self.program, *map(str, arguments), "--json"], env=self.env(), capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"watari {arguments}: {done.stdout}{done.stderr}")
         return json.loads(done.stdout)
@@ -92,12 +98,12 @@ class Watari:
 class Qemu:
     """Plain QEMU with the same kernel, memory and devices that matter; `drive` says what its disk is."""
 
-    def __init__(self, folder, boot, memory, drive, append):
+    def __init__(self, folder, boot, memory, drive, append, *more, inside=None):
         self.folder = pathlib.Path(folder)
         self.log = self.folder / "serial.log"
         qmp = self.folder / "qmp"
         self.process = subprocess.Popen(
-            ["qemu-system-x86_64", "-nodefaults", "-machine", "pc-q35-8.2", "-accel", "tcg", "-cpu", "qemu64",
+            [*inside_of(inside), "qemu-system-x86_64", *more, "-nodefaults", "-machine", "pc-q35-8.2", "-accel", "tcg", "-cpu", "qemu64",
              "-m", memory, "-display", "none", "-device", "VGA", "-serial", "chardev:serial",
              "-chardev", f"socket,id=serial,path={self.folder}/serial,server=on,wait=off,logfile={self.log}",
              "-qmp", f"unix:{qmp},server=on,wait=off", "-kernel", str(boot / "kernel"), "-initrd", str(boot / "initrd"),
@@ -131,6 +137,23 @@ class Qemu:
                 raise SystemExit(f"{command}: {answer['error']['desc']}")
             else:
                 return answer["return"]
+
+    def wait_for(self, event, limit, **data):
+        """Waits for an event, which may have come already."""
+        self.socket.settimeout(limit)
+        is_it = lambda e: e["event"] == event and all(e["data"].get(key) == value for key, value in data.items())
+        while not any(map(is_it, self.events)):
+            answer = json.loads(self.file.readline())
+            if answer.get("event") == "MIGRATION" and answer["data"]["status"] == "failed":
+                raise SystemExit("migration failed")
+            self.events.append(answer)
+        self.socket.settimeout(None)
+
+    def time_of(self, event):
+        """When it came last, in milliseconds."""
+        self("query-status")
+        stamp = next(e["timestamp"] for e in reversed(self.events) if e["event"] == event)
+        return stamp["seconds"] * 1e3 + stamp["microseconds"] / 1e3
 
     def type(self, text):
         """Types into the serial console."""

@@ -31,7 +31,7 @@ const MAX_ROUNDS: u32 = 8;
 
 /// What becomes of the guest after the instant in which it is captured.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Afterwards {
+pub(crate) enum Afterwards {
     /// It goes on, if it ran.
     GoesOn,
     /// It stays held.
@@ -56,13 +56,16 @@ pub(crate) fn last_checkpoint(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Checkpointed> {
     let done = capture(instance, message, None, Afterwards::StaysHeld, progress);
-    if done.is_err()
-        && instance.is_running()
+    done.inspect_err(|_| go_on(instance))
+}
+
+/// Lets a guest go on that was to stay held, and was not captured.
+pub(crate) fn go_on(instance: &mut Instance) {
+    if instance.is_running()
         && let Err(error) = instance.monitor.cont()
     {
         tracing::error!(error = &error as &dyn std::error::Error, "the guest stays held");
     }
-    done
 }
 
 fn capture(
@@ -149,10 +152,10 @@ fn pre_copy(
 }
 
 /// What the pause took out of the guest.
-struct Held {
-    staging: Staging,
-    sealed: Vec<Sealed>,
-    devices: Vec<u8>,
+pub(crate) struct Held {
+    pub(crate) staging: Staging,
+    pub(crate) sealed: Vec<Sealed>,
+    pub(crate) devices: Vec<u8>,
 }
 
 impl Held {
@@ -162,7 +165,7 @@ impl Held {
 }
 
 /// The pause: everything between `stop` and `cont`. A guest that is to go on does so also when a step in between fails.
-fn hold(instance: &mut Instance, afterwards: Afterwards) -> Result<(Held, PauseParts, f64)> {
+pub(crate) fn hold(instance: &mut Instance, afterwards: Afterwards) -> Result<(Held, PauseParts, f64)> {
     let running = instance.is_running();
     // Only what is written between here and the pause is left for its FLUSH.
     for disk in &instance.disks {

@@ -145,6 +145,12 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The connection over which a machine goes to another keeper, or comes from one, is cut; or what came over it is wrong.
+    #[error("the machine's way from one node to the other is cut")]
+    Migration {
+        /// Why.
+        source: io::Error,
+    },
     /// A restore was to keep what the machine leaves behind, and could not. The machine runs on.
     #[error("what the machine leaves behind cannot be kept")]
     NotKept(#[source] Box<Error>),
@@ -228,6 +234,7 @@ impl Error {
                 (ErrorKind::WrongState, "`watari resume NAME` first, or `watari kill NAME`")
             }
             Error::NoNic => (ErrorKind::WrongState, ""),
+            Error::Migration { .. } => (ErrorKind::Unreachable, ""),
             Error::QemuDied { .. } | Error::NotThere { .. } | Error::NeverRan => (
                 ErrorKind::Qemu,
                 "qemu.log in the machine's folder says more; `watari doctor` tests the host",

@@ -91,11 +91,7 @@ impl Gathered {
         pages: &PageSet,
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
-        self.batches(pages, progress, &RegionName::disk(index), |batch, into| {
-            each_run(batch, into, |first, bytes| {
-                disk.read_at(u64::from(first) * PAGE_SIZE as u64, bytes).map_err(Error::disk("read"))
-            })
-        })
+        self.batches(pages, progress, &RegionName::disk(index), |batch, into| read_disk(disk, batch, into))
     }
 
     /// Takes pages of a disk as they were when they were sealed.
@@ -178,6 +174,13 @@ impl Gathered {
             progress(batch.len() as u64);
         }
     }
+}
+
+/// Reads pages of a disk as they are now. `into` holds exactly these.
+pub(crate) fn read_disk(disk: &Disk, pages: &[u32], into: &mut [u8]) -> Result<()> {
+    each_run(pages, into, |first, bytes| {
+        disk.read_at(u64::from(first) * PAGE_SIZE as u64, bytes).map_err(Error::disk("read"))
+    })
 }
 
 /// Hands out the runs of neighbouring pages in `batch`, each with its part of `bytes`.

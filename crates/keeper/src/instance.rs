@@ -176,6 +176,12 @@ impl Instance {
         })
     }
 
+    /// Notes that the guest, which is held already, is to stay so.
+    pub(crate) fn stays_held(&mut self, reason: &str) -> Result<()> {
+        let before = self.board.phase_and_reason();
+        self.note(Phase::Paused, reason).inspect_err(|_| self.put_back(before.0, &before.1))
+    }
+
     /// Lets a held guest go on; whether it was held. After an error it is as before.
     pub(crate) fn resume(&mut self) -> Result<bool> {
         let (phase, reason) = self.board.phase_and_reason();

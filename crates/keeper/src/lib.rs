@@ -13,6 +13,7 @@
 //! * `start`: power on, resume, or take over a QEMU whose keeper died;
 //! * `arrival`: memory that is filled while its guest runs already;
 //! * `capture`: a snapshot while the guest runs;
+//! * `migrate`: what is written while a machine goes to another keeper;
 //! * `rewind`: a run is given up for a restore, which goes on with its memory;
 //! * [`heads`]: memory that clones share.
 //!
@@ -32,6 +33,7 @@ pub mod home;
 mod instance;
 pub mod lock;
 mod memory;
+mod migrate;
 mod process;
 pub mod protocol;
 mod ram;

@@ -7,6 +7,8 @@
 //! A keeper that was just started says on its standard output, in the same lines, how its start went: the
 //! `done` line holds a [`Started`].
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use watari_types::{ErrorReport, Generation, MachineName, SnapshotId};
 
@@ -35,6 +37,14 @@ pub enum Start {
         held: bool,
         /// with a socket for a debugger.
         gdb: bool,
+    },
+    /// Be ready at a snapshot for what another keeper sends over a socket, this one's standard input: all that differs from
+    /// that, and the devices. The guest is held before its first step.
+    Receive {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Its number in this machine's history.
+        generation: Generation,
     },
     /// Take over a QEMU whose keeper died.
     Adopt,
@@ -97,6 +107,12 @@ pub enum Request {
         snapshot: SnapshotId,
         /// What the machine leaves behind becomes a snapshot, with this message.
         keep: Option<String>,
+    },
+    /// Send a keeper that has the newest snapshot what differs from that, while the guest runs, and hold it for the last of
+    /// it. → [`Migrated`]. It stays held; after an error it runs on.
+    Migrate {
+        /// Where somebody listens who passes on what is said.
+        socket: PathBuf,
     },
     /// The screen as a PNG file. → `{"path": …}`, to be removed by the reader.
     Screenshot,
@@ -180,6 +196,19 @@ pub struct GivenUp {
     pub memory_is_ready: bool,
     /// The snapshot that keeps what the machine left behind, if it was to be kept.
     pub kept: Option<Point>,
+}
+
+/// What was sent to another keeper.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Migrated {
+    /// Pages, those counted several times that were sent again.
+    pub pages: u64,
+    /// Bytes that these took.
+    pub bytes: u64,
+    /// Rounds before the pause.
+    pub rounds: u32,
+    /// From the moment the guest was held until everything was sent.
+    pub pause_ms: f64,
 }
 
 /// What a checkpoint did and cost.

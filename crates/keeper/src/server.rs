@@ -11,6 +11,7 @@ use watari_types::{ErrorKind, ErrorReport};
 use crate::arrival::Arriving;
 use crate::capture;
 use crate::instance::{Instance, set_clock};
+use crate::migrate;
 use crate::process::kill_if_same;
 use crate::protocol::{Progress, Reply, Request};
 use crate::record::Phase;
@@ -100,6 +101,11 @@ impl Desk {
                 )?;
                 self.wait_for_end()?;
                 return json(&given_up);
+            }
+            Request::Migrate { socket } => {
+                let migrated =
+                    migrate::migrate(&mut self.instance(), &socket, &mut |progress| out.progress(&progress))?;
+                return json(&migrated);
             }
             Request::Screenshot => {
                 let path = self.instance().screenshot()?;

@@ -4,6 +4,7 @@
 //!  boot     disks → disk server → empty memory ─→ QEMU ─────────────→ arm ──────────────────→ cont
 //!  resume   history → disks → disk server → memory checked ┬→ small blocks → arm → devices → cont
 //!           QEMU (incoming) ───────────────────────────────┴→ memory arrives ─────────────────────→
+//!  receive  as resume, but all of memory is filled → arm → what another keeper sends → devices
 //!  adopt    disks → disk server → QEMU runs already: its monitor, its memory, its userfaultfd → arm
 //! ```
 //!
@@ -15,7 +16,8 @@
 //! as it was, except that a resume has replaced its disks and its head: the machine stands at the snapshot then.
 
 use std::fs::File;
-use std::os::unix::net::UnixListener;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Child;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use crate::ground::{Ground, Newborn, connect_monitor, fill_small_blocks, open_in
 use crate::history::History;
 use crate::instance::{ArrivingMemory, Instance, InstanceRecord};
 use crate::memory::{GuestMemory, fill, threads};
+use crate::migrate;
 use crate::process::{kill_if_same, process_started};
 use crate::protocol::{MemoryFrom, NetworkAction, Start};
 use crate::ram::{self, Ram};
@@ -71,6 +74,9 @@ impl Ground {
                 let point = Point { generation: *generation, id: *snapshot };
                 self.resume(point, network, *memory, (*held, *gdb))
             }
+            Start::Receive { snapshot, generation } => {
+                self.receive(Point { generation: *generation, id: *snapshot })
+            }
             Start::Adopt => self.adopt(),
         }
     }
@@ -101,7 +107,6 @@ impl Ground {
         (held, gdb): (bool, bool),
     ) -> Result<(Instance, Option<Child>)> {
         let memory = self.memory_for(point, from)?;
-        let listener = self.listen()?;
         let content = match from {
             MemoryFrom::Head => Content::IsThere,
             _ if !self.may_arrive() => Content::IsFilled,
@@ -109,22 +114,9 @@ impl Ground {
             // The run that left it checked the rest before it was ended.
             MemoryFrom::StandardInput => Content::Arrives,
         };
-        // QEMU takes as long to start as its state takes to be read, and needs none of it for that: it waits at
-        // the disk socket meanwhile. Should there be nothing to wait for, the socket is closed and QEMU gives up.
-        let (snapshot, newborn) = std::thread::scope(|scope| {
-            let newborn = scope.spawn(|| self.spawn(&memory, true, gdb));
-            let snapshot = self.load(point, listener, &memory, content);
-            let newborn =
-                newborn.join().unwrap_or_else(|_| Err(Error::Internal("starting QEMU panicked".into())));
-            (snapshot, newborn)
-        });
-        let (snapshot, mut newborn) = match (snapshot, newborn) {
-            (Ok(snapshot), newborn) => (snapshot, newborn?),
-            (Err(error), Ok(mut newborn)) => return newborn.keep(Err(error), &self.home),
-            (Err(error), Err(_)) => return Err(error),
-        };
+        let (Loaded { history, devices, disks, server }, mut newborn) =
+            self.spawn_and_load(point, &memory, content, gdb)?;
         newborn.record.held = held;
-        let Loaded { history, devices, disks, server } = snapshot;
         let started = (|| {
             if matches!(content, Content::Arrives | Content::ArrivesUnchecked) {
                 self.let_arrive(&mut newborn, &history, point, &memory)?;
@@ -144,6 +136,52 @@ impl Ground {
             instance.network(&NetworkAction::Replace { mac })?;
         }
         Ok((instance, child))
+    }
+
+    /// Like a resume, but that the last of what the machine holds comes from another keeper.
+    fn receive(self, point: Point) -> Result<(Instance, Option<Child>)> {
+        let stream = standard_input().map_err(|source| Error::Migration { source })?;
+        let memory = self.memory_for(point, MemoryFrom::Store)?;
+        let (Loaded { history, disks, server, .. }, mut newborn) =
+            self.spawn_and_load(point, &memory, Content::IsFilled, false)?;
+        newborn.record.held = true;
+        let started = (|| {
+            let blocks = newborn.monitor.ram_blocks()?;
+            fill_small_blocks(&newborn.record, &history, &blocks)?;
+            let mut ram = self.arm(&newborn.record, &blocks, &memory, None)?;
+            ram.settle();
+            let devices = migrate::receive(stream, &mut ram, &memory, &disks)?;
+            load_devices(&newborn, &devices)?;
+            newborn.monitor.activate_disks()?;
+            Ok(ram)
+        })();
+        let ram = newborn.keep(started, &self.home)?;
+        self.finish(newborn, history, disks, server, memory, ram)
+    }
+
+    /// Starts QEMU and takes a snapshot out of the store. QEMU takes as long to start as its state takes to be read, and needs
+    /// none of it for that: it waits at the disk socket meanwhile. Should there be nothing to wait for, the socket is closed and
+    /// QEMU gives up.
+    fn spawn_and_load(
+        &self,
+        point: Point,
+        memory: &GuestMemory,
+        content: Content,
+        gdb: bool,
+    ) -> Result<(Loaded, Newborn)> {
+        let listener = self.listen()?;
+        let (snapshot, newborn) = std::thread::scope(|scope| {
+            let newborn = scope.spawn(|| self.spawn(memory, true, gdb));
+            let snapshot = self.load(point, listener, memory, content);
+            let newborn =
+                newborn.join().unwrap_or_else(|_| Err(Error::Internal("starting QEMU panicked".into())));
+            (snapshot, newborn)
+        });
+        match (snapshot, newborn) {
+            (Ok(snapshot), newborn) => Ok((snapshot, newborn?)),
+            (Err(error), Ok(mut newborn)) => newborn.keep(Err(error), &self.home),
+            (Err(error), Err(_)) => Err(error),
+        }
     }
 
     /// Whether memory may arrive while the guest runs. The kernel must tell what is written meanwhile: nobody can compare
@@ -189,8 +227,7 @@ impl Ground {
         fill_small_blocks(&newborn.record, history, &blocks)?;
         let mut ram = self.arm(&newborn.record, &blocks, memory, newborn.arrival.as_ref())?;
         ram.settle();
-        write_all(&newborn.state_file, devices)?;
-        newborn.monitor.load_devices(Path::new(STATE_PATH), LOAD_LIMIT)?;
+        load_devices(newborn, devices)?;
         Ok(ram)
     }
 
@@ -269,6 +306,18 @@ impl Ground {
 /// The file that a running QEMU has mapped as its main memory.
 fn memory_of(record: &InstanceRecord) -> Result<File> {
     open_in(record.qemu_pid, watari_qemu::MEMORY_PATH, record.private_memory)
+}
+
+/// Takes what is at standard input from there: nobody else is to keep it open.
+fn standard_input() -> std::io::Result<UnixStream> {
+    let stream = std::io::stdin().as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(stream.into())
+}
+
+fn load_devices(newborn: &Newborn, devices: &[u8]) -> Result<()> {
+    write_all(&newborn.state_file, devices)?;
+    Ok(newborn.monitor.load_devices(Path::new(STATE_PATH), LOAD_LIMIT)?)
 }
 
 /// Fills in what is not there of what `table` says.

@@ -22,10 +22,12 @@ mod pulse;
 pub mod roll;
 mod server;
 pub mod ticket;
+mod way;
 mod wire;
 
 pub use error::Error;
 pub use mesh::{Host, Mesh, NodeInfo, Options};
 pub use peers::Listen;
 pub use pulse::Presence;
+pub use way::Way;
 pub use wire::{HeldMachine, Holdings, PROTOCOL};

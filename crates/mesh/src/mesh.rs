@@ -12,6 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,12 +21,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use watari_store::NodeKey;
-use watari_types::{MachineId, MeshId, NodeId, NodeName};
+use watari_types::{ErrorReport, MachineId, MeshId, NodeId, NodeName};
 
 use crate::Error;
 use crate::exchange::Link;
 use crate::folder::Folder;
-use crate::handover::{Call, Reply};
+use crate::handover::{Arriving, Call, Reply};
 use crate::invitations::Invitations;
 use crate::lanes::{self, Lanes};
 use crate::peers::{Listen, Peers};
@@ -33,6 +34,7 @@ use crate::pulse::{Presence, Pulse};
 use crate::roll::{Contact, Records, Roll};
 use crate::server;
 use crate::ticket::Ticket;
+use crate::way::Way;
 use crate::wire::{self, Ask, Holdings};
 
 /// Who belongs to the mesh.
@@ -54,6 +56,17 @@ pub trait Host: Send + Sync + 'static {
 
     /// Does what a member says about who may run a machine.
     fn handover(&self, from: NodeId, machine: MachineId, call: Call) -> Reply;
+
+    /// Gets ready for a machine that comes from a member. Returns where its keeper here listens for what its keeper there says.
+    ///
+    /// # Errors
+    /// It is not to come, or cannot.
+    fn receive(
+        &self,
+        from: NodeId,
+        machine: MachineId,
+        arriving: Arriving,
+    ) -> Result<UnixStream, ErrorReport>;
 
     /// Gives a member the snapshot that a revision names here.
     fn give(&self, to: NodeId, rev: &str, link: &mut Link);
@@ -325,6 +338,21 @@ impl Mesh {
     /// It does not answer. Whether it has heard is not known.
     pub async fn handover(&self, node: NodeId, machine: MachineId, call: Call) -> Result<Reply, Error> {
         Ok(self.request(node, &Ask::Handover { machine, call: Box::new(call) }).await?.0)
+    }
+
+    /// Has a node get ready for a machine; the way over which its keeper here then speaks to the one there.
+    ///
+    /// # Errors
+    /// It does not answer, or will not.
+    pub async fn begin_migrating(
+        &self,
+        node: NodeId,
+        machine: MachineId,
+        arriving: Arriving,
+    ) -> Result<Way, Error> {
+        let ask = Ask::Migrate { machine, arriving: Box::new(arriving) };
+        let ((), send, receive) = self.request(node, &ask).await?;
+        Ok(Way::over(send, receive))
     }
 
     /// Has a node take a snapshot: what follows is for [`give`](crate::exchange::give), at most so many bytes a second.

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
 use tokio::runtime::Handle;
-use watari_types::{ErrorKind, ErrorReport, NodeId};
+use watari_types::{ErrorKind, ErrorReport, MachineId, NodeId};
 
 use crate::Error;
 use crate::exchange::Link;
+use crate::handover::Arriving;
 use crate::lanes;
 use crate::mesh::Mesh;
 use crate::peers::node_of;
+use crate::way::Way;
 use crate::wire::{self, Ask};
 
 /// How long somebody may take to say what they want, and a stranger to be let in.
@@ -99,6 +101,9 @@ async fn handle(mesh: Mesh, node: NodeId, mut send: SendStream, mut receive: Rec
             )
             .await
         }
+        Ok(Ask::Migrate { machine, arriving }) => {
+            return receive_machine(mesh, node, machine, *arriving, send, receive).await;
+        }
         Ok(Ask::Take { lanes }) => return take(mesh, node, lanes, send, receive).await,
         Ok(Ask::Give { rev, lanes }) => return give(mesh, node, rev, lanes, send, receive).await,
         Ok(Ask::Lane { name }) => {
@@ -131,6 +136,29 @@ async fn reply<T: serde::Serialize>(
         tracing::warn!(%node, "was refused: {error}");
     }
     wire::answer(send, answer.map_err(|error| error.report())).await
+}
+
+async fn receive_machine(
+    mesh: Mesh,
+    node: NodeId,
+    machine: MachineId,
+    arriving: Arriving,
+    mut send: SendStream,
+    receive: RecvStream,
+) {
+    let host = mesh.0.host.clone();
+    let ready = tokio::task::spawn_blocking(move || host.receive(node, machine, arriving)).await;
+    let ready = ready.unwrap_or_else(|_| Err(Error::Internal("a machine could not be taken").report()));
+    let (answer, keeper) = match ready {
+        Ok(keeper) => (Ok(()), Some(keeper)),
+        Err(report) => (Err(Error::Unwanted(report)), None),
+    };
+    if reply(node, &mut send, answer).await.is_ok()
+        && let Some(keeper) = keeper
+        && let Err(error) = Way::over(send, receive).pass_on(keeper).await
+    {
+        tracing::debug!(%node, %machine, "what its keepers say is not passed on any more: {error}");
+    }
 }
 
 async fn take(mesh: Mesh, node: NodeId, lanes: [u8; 16], mut send: SendStream, receive: RecvStream) {

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use watari_types::{ErrorKind, ErrorReport, Generation, MachineId, MachineName};
 
 use crate::Error;
-use crate::handover::Call;
+use crate::handover::{Arriving, Call};
 use crate::roll::Records;
 
 /// By which connections of this program are known.
@@ -45,6 +45,8 @@ pub(crate) enum Ask {
     Leave,
     /// About who may run a machine.
     Handover { machine: MachineId, call: Box<Call> },
+    /// To be ready for a machine, and to pass on what its two keepers say to each other from then on.
+    Migrate { machine: MachineId, arriving: Box<Arriving> },
     /// What it has.
     Holdings,
     /// To take a snapshot, of which pages come over lanes of this name.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -53,7 +54,7 @@ impl Node {
         tracing::debug!(%name, since_request = ?arrived.elapsed(), "nothing runs any more");
         let from = if left.memory.is_some() { MemoryFrom::StandardInput } else { MemoryFrom::Store };
         let start = Start::Resume { snapshot, generation, network, memory: from, held: false, gdb: false };
-        self.run_keeper(name, &start, left.memory, progress)?;
+        self.run_keeper(name, &start, left.memory.map(OwnedFd::from), progress)?;
         if is_plugged_wrongly {
             self.unplug(name)?;
         }

@@ -22,7 +22,7 @@ use watari_types::{MachineName, NodeId};
 use crate::api::{InstanceInfo, MachineInfo, OriginInfo};
 use crate::gc::Pins;
 use crate::supervise::Live;
-use crate::teleport::Tenures;
+use crate::teleport::{Comings, Tenures};
 use crate::{Error, Result};
 
 /// Where long work says how far it is.
@@ -56,6 +56,7 @@ pub(crate) struct Node {
     /// Held while one is begun, joined or left.
     pub(crate) joining: Mutex<()>,
     pub(crate) tenures: Tenures,
+    pub(crate) coming: Comings,
     pub(crate) options: Options,
     /// Held while the accelerator is probed, so that it is probed once.
     pub(crate) probing: Mutex<()>,
@@ -89,6 +90,7 @@ impl Node {
             mesh: Mutex::default(),
             joining: Mutex::new(()),
             tenures: Tenures::default(),
+            coming: Comings::default(),
             options,
             probing: Mutex::new(()),
             finder,

@@ -14,7 +14,8 @@
 //! machine's lock held: by every operation before it decides anything, by the follower of a keeper that died, and
 //! for each machine when the daemon starts. It changes nothing where there is nothing to repair.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -98,8 +99,8 @@ impl Live {
 }
 
 impl Node {
-    /// Starts a keeper and follows it from the moment its guest runs. `memory` is for a start that takes it from
-    /// standard input.
+    /// Starts a keeper and follows it from the moment its guest runs. `stdin` is for a start that takes
+    /// something from there.
     ///
     /// # Errors
     /// [`Error::Closing`] once everything is to end; otherwise what the keeper said. No keeper runs then, and
@@ -108,13 +109,13 @@ impl Node {
         self: &Arc<Self>,
         name: &MachineName,
         start: &Start,
-        memory: Option<File>,
+        stdin: Option<OwnedFd>,
         progress: OnProgress,
     ) -> Result<Started> {
         if self.is_closing() {
             return Err(Error::Closing);
         }
-        match self.spawn_keeper(name, start, memory, progress) {
+        match self.spawn_keeper(name, start, stdin, progress) {
             Ok((child, started)) => match self.follow(name, Some(child)) {
                 Ok(()) => Ok(started),
                 // It died as soon as it had said so. The guest goes on with another one.
@@ -137,7 +138,7 @@ impl Node {
         &self,
         name: &MachineName,
         start: &Start,
-        memory: Option<File>,
+        stdin: Option<OwnedFd>,
         on_progress: OnProgress,
     ) -> Result<(Child, Started)> {
         let machine = self.home.machine(name);
@@ -153,7 +154,7 @@ impl Node {
             .arg(&self.options.tmpfs)
             .args([name.as_str(), &start])
             .env("PATH", &self.options.search_path)
-            .stdin(memory.map_or_else(Stdio::null, Stdio::from))
+            .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()

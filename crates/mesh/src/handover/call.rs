@@ -1,7 +1,7 @@
 //! What goes with the messages: enough for the other side to act on them.
 
 use serde::{Deserialize, Serialize};
-use watari_types::{ErrorReport, Generation, MachineConfig, MachineName, Retention, SnapshotId};
+use watari_types::{Epoch, ErrorReport, Generation, MachineConfig, MachineName, Retention, SnapshotId};
 
 use super::Message;
 
@@ -12,33 +12,33 @@ pub struct Call {
     pub message: Message,
     /// What it takes to act on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub details: Option<Details>,
+    pub visitor: Option<Visitor>,
 }
 
-/// What it takes to prepare for a machine, or to load it.
+/// A machine that could come: what goes with a [`Prepare`](Message::Prepare).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Details {
-    /// A machine could come.
-    Prepare {
-        /// What it is called where it is.
-        name: MachineName,
-        /// What it is made of.
-        config: Box<MachineConfig>,
-        /// The version of QEMU it runs on.
-        qemu_version: String,
-    },
-    /// It comes, as this snapshot of it, which is there already.
-    Commit {
-        /// What it was called.
-        name: MachineName,
-        /// The snapshot's number.
-        generation: Generation,
-        /// The snapshot.
-        snapshot: SnapshotId,
-        /// Which of its snapshots are to be kept.
-        retention: Retention,
-    },
+pub struct Visitor {
+    /// What it is called where it is.
+    pub name: MachineName,
+    /// What it is made of.
+    pub config: Box<MachineConfig>,
+    /// The version of QEMU it runs on.
+    pub qemu_version: String,
+}
+
+/// A machine that comes: what is said between a [`Ready`](Message::Ready) and a [`Commit`](Message::Commit).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arriving {
+    /// At which epoch.
+    pub epoch: Epoch,
+    /// What it is called where it is.
+    pub name: MachineName,
+    /// A snapshot of it that is there already,
+    pub snapshot: SnapshotId,
+    /// and its number. What differs from it comes next.
+    pub generation: Generation,
+    /// Which of its snapshots are to be kept.
+    pub retention: Retention,
 }
 
 /// What the other side says.

@@ -29,5 +29,5 @@ mod call;
 mod simulation;
 mod tenure;
 
-pub use call::{Call, Details, Reply};
+pub use call::{Arriving, Call, Reply, Visitor};
 pub use tenure::{Action, Guest, Message, Record, Standing, Tenure};

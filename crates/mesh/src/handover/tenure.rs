@@ -95,7 +95,7 @@ pub enum Action {
     GoOn(Epoch),
     /// Make room for a machine that is to come, and say with [`Tenure::prepared`] whether that is possible.
     Prepare,
-    /// Load what came with the `Commit`, and say with [`Tenure::loaded`] whether that worked.
+    /// Load what came before the `Commit`, and say with [`Tenure::loaded`] whether that worked.
     Load,
     /// Give up what is held here, or was prepared.
     Discard,
@@ -181,6 +181,11 @@ impl Tenure {
     /// Whether the other node is ready for the machine.
     pub fn is_ready(&self) -> bool {
         matches!(self.doing, Doing::Moving { is_ready: true, .. })
+    }
+
+    /// Whether a machine is to come from that node at that epoch, and room was made for it.
+    pub fn awaits(&self, from: NodeId, epoch: Epoch) -> bool {
+        self.doing == Doing::Awaiting { from, epoch, is_prepared: true }
     }
 
     /// Everything is there but for what a held guest has: hand it over.

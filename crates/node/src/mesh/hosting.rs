@@ -1,10 +1,11 @@
 //! What this node does for other members of its mesh.
 
 use std::collections::BTreeSet;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 
 use watari_mesh::exchange::{self, Link, Offer};
-use watari_mesh::handover::{Call, Reply};
+use watari_mesh::handover::{Arriving, Call, Reply};
 use watari_mesh::{HeldMachine, Holdings, Host};
 use watari_store::Parcel;
 use watari_types::{ErrorReport, MachineId, NodeId};
@@ -44,6 +45,16 @@ impl Host for Hosting {
 
     fn handover(&self, from: NodeId, machine: MachineId, call: Call) -> Reply {
         self.0.upgrade().map(|node| node.hear_of(from, machine, &call)).unwrap_or_default()
+    }
+
+    fn receive(
+        &self,
+        from: NodeId,
+        machine: MachineId,
+        arriving: Arriving,
+    ) -> Result<UnixStream, ErrorReport> {
+        let node = self.0.upgrade().ok_or_else(|| Error::Closing.report())?;
+        node.await_machine(from, machine, arriving).map_err(|error| error.report())
     }
 
     fn give(&self, to: NodeId, rev: &str, link: &mut Link) {

@@ -1,17 +1,19 @@
-//! The destination's side: could a machine come, and then it does.
+//! The destination's side: could a machine come, is it coming, has it come.
 
 use std::collections::VecDeque;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use watari_keeper::protocol::{MemoryFrom, Start};
+use watari_keeper::protocol::Start;
 use watari_keeper::record::{MachineFile, MachineState, NetworkStart, Phase, Point};
-use watari_mesh::handover::{Action, Call, Details, Reply};
+use watari_mesh::handover::{Action, Arriving, Call, Reply, Visitor};
 use watari_qemu::Version;
 use watari_store::Sent;
 use watari_types::{Epoch, MachineConfig, MachineId, MachineName, NodeId, Retention};
 
+use super::coming::Coming;
 use crate::depots::Arrived;
-use crate::node::Node;
+use crate::node::{Node, hold};
 use crate::{Error, Result};
 
 impl Node {
@@ -30,15 +32,16 @@ impl Node {
     }
 
     fn hear(self: &Arc<Self>, from: NodeId, machine: MachineId, call: &Call) -> Result<Reply> {
-        let name = match &call.details {
-            Some(Details::Prepare { name, .. } | Details::Commit { name, .. }) => {
-                Some(self.name_here(machine, name, None)?)
-            }
+        let name = match &call.visitor {
+            Some(visitor) => Some(self.name_here(machine, &visitor.name, None)?),
             None => self.name_of(machine)?,
         };
         // What was decided is done, and written down, before anything else is answered about the machine.
-        let busy = name.map(|name| self.blocking_lock(&name));
-        let mut reply = Reply::default();
+        let coming = self.coming(from, machine, call.message);
+        let busy = name.filter(|_| coming.is_none()).map(|name| self.blocking_lock(&name));
+        let came = coming.as_ref().map(|coming| coming.outcome(call.message));
+        let why_not = came.as_ref().and_then(|came| came.as_ref().err()).map(Error::report);
+        let mut reply = Reply { message: None, why: why_not };
         let mut actions =
             VecDeque::from(self.with_tenure(machine, |tenure| tenure.handle(from, call.message))?);
         while let Some(action) = actions.pop_front() {
@@ -50,10 +53,7 @@ impl Node {
                     more
                 }
                 Action::Load => {
-                    let loaded = self.load(machine, call);
-                    let more = self.with_tenure(machine, |tenure| tenure.loaded(loaded.is_ok()))?;
-                    reply.why = loaded.err().map(|error| error.report());
-                    more
+                    self.with_tenure(machine, |tenure| tenure.loaded(matches!(came, Some(Ok(())))))?
                 }
                 other => {
                     let said = self.carry_out(machine, vec![other])?;
@@ -67,13 +67,13 @@ impl Node {
             };
             more.into_iter().rev().for_each(|action| actions.push_front(action));
         }
-        drop(busy);
+        drop((busy, coming));
         Ok(reply)
     }
 
     /// Whether a machine could run here.
     fn could_come(self: &Arc<Self>, machine: MachineId, call: &Call) -> Result<()> {
-        let Some(Details::Prepare { name, config, qemu_version }) = &call.details else {
+        let Some(Visitor { name, config, qemu_version }) = &call.visitor else {
             return Err(Error::BadRequest("nothing is said of the machine that is to come".to_owned()));
         };
         let name = self.name_here(machine, name, None)?;
@@ -99,31 +99,41 @@ impl Node {
         }
     }
 
-    /// Starts the machine from the snapshot that it came with, held before its first step.
-    fn load(self: &Arc<Self>, machine: MachineId, call: &Call) -> Result<()> {
-        let (epoch, Some(Details::Commit { name, generation, snapshot, retention })) =
-            (call.message.epoch(), &call.details)
-        else {
-            return Err(Error::BadRequest("nothing is said of the machine that comes".to_owned()));
-        };
-        let (generation, snapshot) = (*generation, *snapshot);
+    /// Gets ready for a machine that comes: a keeper takes what another one sends. Returns where it listens.
+    pub(crate) fn await_machine(
+        self: &Arc<Self>,
+        from: NodeId,
+        machine: MachineId,
+        arriving: Arriving,
+    ) -> Result<UnixStream> {
+        let Arriving { epoch, name, snapshot, generation, retention } = arriving;
         self.ensure_trusted(snapshot)?;
-        let name = self.name_here(machine, name, None)?;
+        let name = self.name_here(machine, &name, None)?;
+        let busy = self.blocking_lock(&name);
+        if !self.with_tenure(machine, |tenure| tenure.awaits(from, epoch))? {
+            return Err(Error::BadRequest(format!("{name} was not to come")));
+        }
         if self.name_of(machine)?.is_none() {
             let snapshots = [(generation, snapshot)];
             let arrived = Arrived { machine, snapshots: &snapshots, received: Sent::default() };
             self.settle_in(arrived, name.clone(), true)?;
         }
-        let point = Point { generation, id: snapshot };
-        self.stand_at(&name, point, retention, epoch)?;
+        self.stand_at(&name, Point { generation, id: snapshot }, &retention, epoch)?;
         self.mark_held(&name, true)?;
-        let (network, memory) = (NetworkStart::Same, MemoryFrom::Store);
-        let start = Start::Resume { snapshot, generation, network, memory, held: true, gdb: false };
-        let started = self.run_keeper(&name, &start, None, &|_| ());
-        if started.is_err() {
-            self.mark_held(&name, false)?;
-        }
-        started.map(drop)
+        let failed = |source| watari_keeper::Error::Migration { source };
+        let (ours, keepers) = UnixStream::pair().map_err(failed)?;
+        let start = Start::Receive { snapshot, generation };
+        let coming = Coming::begin(
+            self,
+            (from, machine, epoch),
+            name,
+            busy,
+            ours.try_clone().map_err(failed)?,
+            move |node, name| node.run_keeper(name, &start, Some(keepers.into()), &|_| ()).map(drop),
+        )?;
+        // What was to come before has not, or it would not come again.
+        hold(&self.coming).insert(machine, coming);
+        Ok(ours)
     }
 
     /// Writes down what the machine is now, so that its next activation is the one at that epoch.

@@ -1,25 +1,28 @@
-//! The source's side: everything is brought there while the guest runs, then it is held and handed over.
+//! The source's side: everything is brought there while the guest runs, in snapshots first, then keeper to keeper; the guest is
+//! held for the last of it, and handed over.
 
+use std::fs;
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use watari_keeper::protocol::{Checkpointed, Progress, Request};
+use watari_keeper::protocol::{Checkpointed, Migrated, Progress, Request};
 use watari_keeper::record::Phase;
 use watari_mesh::exchange::{self, Given};
-use watari_mesh::handover::{Action, Call, Details, Message, Reply};
-use watari_mesh::{Mesh, NodeInfo, Presence};
+use watari_mesh::handover::{Action, Arriving, Call, Message, Reply, Visitor};
+use watari_mesh::{Mesh, NodeInfo, Presence, Way};
 use watari_store::Parcel;
-use watari_types::{ErrorKind, ErrorReport, MachineId, MachineName, NodeId};
+use watari_types::{Epoch, ErrorKind, ErrorReport, MachineId, MachineName, NodeId};
 
 use crate::api::{TeleportRequest, Teleported};
 use crate::lifecycle::wrong_state;
 use crate::node::{Node, OnProgress};
 use crate::{Error, Result};
 
-/// A round that sent no more than this is followed by the pause: 8 MiB of pages.
+/// A round that sent no more than this is the last one that becomes a snapshot: 8 MiB of pages.
 const SMALL_ROUND: u64 = 2048;
 /// More rounds only chase a guest that writes faster than the line is.
 const MOST_ROUNDS: u32 = 5;
@@ -69,17 +72,18 @@ impl Node {
         }
         let given = Given::default();
         let mut leaving = Leaving { node: self, mesh, name, machine, to, progress, given };
-        let prepared = leaving.prepare();
-        prepared.inspect_err(|_| leaving.abort())?;
-        let moved = leaving.bring().and_then(|()| leaving.hold_and_bring_the_rest());
-        let (last, held) = moved.inspect_err(|_| leaving.abort())?;
-        let epoch = leaving.hand_over(&last)?;
+        let moved = leaving.prepare().and_then(|epoch| {
+            let last = leaving.bring()?;
+            leaving.send_the_rest(&last, epoch).map(|pause| (last.generation, pause))
+        });
+        let (generation, pause) = moved.map_err(|error| leaving.abort(error))?;
+        let (epoch, taken) = leaving.hand_over()?;
         Ok(Teleported {
             name: name.clone(),
             node: to,
-            generation: last.generation,
+            generation,
             epoch,
-            downtime_ms: held.elapsed().as_secs_f64() * 1e3,
+            downtime_ms: (pause + taken).as_secs_f64() * 1e3,
             total_ms: began.elapsed().as_secs_f64() * 1e3,
             bytes_sent: leaving.given.bytes,
             pages_sent: leaving.given.pages,
@@ -113,7 +117,7 @@ impl Node {
         let _busy = self.name_of(machine)?.map(|name| self.blocking_lock(&name));
         for action in self.with_tenure(machine, |tenure| tenure.remind(to))? {
             let Action::Send(to, message) = action else { continue };
-            let call = mesh.handover(to, machine, Call { message, details: None });
+            let call = mesh.handover(to, machine, Call { message, visitor: None });
             // Others wait for the machine meanwhile.
             let reply = Handle::current().block_on(async { timeout(REMINDING, call).await });
             match reply {
@@ -148,13 +152,13 @@ impl Leaving<'_> {
         (self.progress)(Progress { step: step.to_owned(), done: 0, total: 0 });
     }
 
-    fn say(&self, message: Message, details: Option<Details>) -> Result<Reply> {
-        let call = self.mesh.handover(self.to, self.machine, Call { message, details });
+    fn say(&self, message: Message, visitor: Option<Visitor>) -> Result<Reply> {
+        let call = self.mesh.handover(self.to, self.machine, Call { message, visitor });
         Ok(Handle::current().block_on(call)?)
     }
 
-    /// Asks whether the machine could come.
-    fn prepare(&mut self) -> Result<()> {
+    /// Asks whether the machine could come; at which epoch.
+    fn prepare(&mut self) -> Result<Epoch> {
         self.tell("asking the node");
         let actions = self.node.with_tenure(self.machine, |tenure| tenure.offer(self.to))?;
         let Some((_, message)) = self.node.carry_out(self.machine, actions)?.pop() else {
@@ -163,45 +167,49 @@ impl Leaving<'_> {
         let (_, file) = self.node.machine(self.name)?;
         let config = Box::new(file.config);
         let qemu_version = self.node.qemu()?.version.to_string();
-        let details = Details::Prepare { name: self.name.clone(), config, qemu_version };
-        let reply = self.say(message, Some(details))?;
+        let visitor = Visitor { name: self.name.clone(), config, qemu_version };
+        let reply = self.say(message, Some(visitor))?;
         self.node.told(self.machine, self.to, &reply)?;
         if self.node.with_tenure(self.machine, |tenure| tenure.is_ready())? {
-            return Ok(());
+            return Ok(message.epoch());
         }
         Err(reply.why.map_or_else(|| refused(self.name), Error::Report))
     }
 
-    /// Lets the guest go on, if it is held, and tells the other side that nothing comes.
-    fn abort(&self) {
+    /// Lets the guest go on, if it is held, and tells the other side that nothing comes. It may know better why.
+    fn abort(&self, error: Error) -> Error {
         let aborted = self.node.with_tenure(self.machine, |tenure| tenure.abort());
         let went_on = self.node.recover_one(self.name);
         if let Err(error) = &went_on {
             tracing::error!(name = %self.name, error = error as &dyn std::error::Error, "the guest stays held");
         }
+        let mut why = None;
         for action in aborted.unwrap_or_default() {
-            if let Action::Send(_, message) = action
-                && let Err(error) = self.say(message, None)
-            {
-                tracing::debug!(name = %self.name, "the other node is not told that nothing comes: {error}");
+            let Action::Send(_, message) = action else { continue };
+            match self.say(message, None) {
+                Ok(reply) => why = reply.why,
+                Err(error) => {
+                    tracing::debug!(name = %self.name, "the other node is not told that nothing comes: {error}")
+                }
             }
         }
+        why.map_or(error, Error::Report)
     }
 
     /// Brings everything there while the guest runs, until little is left.
-    fn bring(&mut self) -> Result<()> {
+    fn bring(&mut self) -> Result<Checkpointed> {
         let mut last = u64::MAX;
-        for round in 1..=MOST_ROUNDS {
+        for round in 1.. {
             self.tell(&format!("capturing, round {round}"));
             let captured = self.capture()?;
             let sent = self.give(&captured)?.pages;
             let shrinks = sent < last / 4 * 3;
             last = sent;
-            if sent <= SMALL_ROUND || !shrinks {
-                break;
+            if sent <= SMALL_ROUND || !shrinks || round == MOST_ROUNDS {
+                return Ok(captured);
             }
         }
-        Ok(())
+        Err(refused(self.name))
     }
 
     fn capture(&self) -> Result<Checkpointed> {
@@ -222,35 +230,48 @@ impl Leaving<'_> {
         Ok(given)
     }
 
-    /// Holds the guest, and brings there what it has written since.
-    fn hold_and_bring_the_rest(&mut self) -> Result<(Checkpointed, Instant)> {
+    /// Sends what it has written since, keeper to keeper, and holds the guest for the last of it.
+    fn send_the_rest(&mut self, last: &Checkpointed, epoch: Epoch) -> Result<Duration> {
         self.tell("handing over");
+        let (home, file) = self.node.machine(self.name)?;
+        let arriving = Arriving {
+            epoch,
+            name: self.name.clone(),
+            snapshot: last.id,
+            generation: last.generation,
+            retention: file.retention,
+        };
+        let way = Handle::current().block_on(self.mesh.begin_migrating(self.to, self.machine, arriving))?;
+        let socket = home.socket("migrate");
+        let _ = fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).map_err(Error::io("listen on", &socket))?;
+        let passing = Handle::current().spawn(pass_on(way, listener));
         self.node.mark_held(self.name, true)?;
-        let held = Instant::now();
-        self.node.steer(self.name, &Request::Pause)?;
-        let captured = self.capture()?;
-        self.give(&captured)?;
-        Ok((captured, held))
+        let request = Request::Migrate { socket: socket.clone() };
+        let migrated = self.node.ask::<Migrated>(self.name, &request, self.progress);
+        let _ = fs::remove_file(&socket);
+        let migrated = migrated.inspect_err(|_| passing.abort())?;
+        self.given.pages += migrated.pages;
+        self.given.bytes += migrated.bytes;
+        Ok(Duration::from_secs_f64(migrated.pause_ms / 1e3))
     }
 
-    /// Hands it over, and waits until it is known what became of it.
-    fn hand_over(&self, last: &Checkpointed) -> Result<watari_types::Epoch> {
+    /// Hands it over, and waits until it is known what became of it. Returns the epoch at which it runs there, and how long that
+    /// took.
+    fn hand_over(&self) -> Result<(Epoch, Duration)> {
+        let began = Instant::now();
         let actions = self.node.with_tenure(self.machine, |tenure| tenure.hand_over())?;
-        let said = self.node.carry_out(self.machine, actions).inspect_err(|_| self.abort())?;
-        let Some((_, message)) = said.into_iter().next() else {
-            self.abort();
-            return Err(refused(self.name));
-        };
-        let retention = self.node.machine(self.name).map(|(_, file)| file.retention).unwrap_or_default();
-        let (name, generation, snapshot) = (self.name.clone(), last.generation, last.id);
-        let mut reply = self.say(message, Some(Details::Commit { name, generation, snapshot, retention }));
+        let said = self.node.carry_out(self.machine, actions).map_err(|error| self.abort(error))?;
+        let Some((_, message)) = said.into_iter().next() else { return Err(self.abort(refused(self.name))) };
+        let mut reply = self.say(message, None);
         let deadline = Instant::now() + PATIENCE;
         loop {
+            let took = began.elapsed();
             match &reply {
                 Ok(reply) => {
                     self.node.told(self.machine, self.to, reply)?;
                     match reply.message {
-                        Some(Message::Running(epoch)) => return Ok(epoch),
+                        Some(Message::Running(epoch)) => return Ok((epoch, took)),
                         Some(Message::Refuse(_)) => {
                             let why = reply.why.clone();
                             return Err(why.map_or_else(|| refused(self.name), Error::Report));
@@ -270,6 +291,19 @@ impl Leaving<'_> {
             thread::sleep(AGAIN);
             reply = self.say(Message::Ask(message.epoch()), None);
         }
+    }
+}
+
+/// Passes on what the keeper that connects here says.
+async fn pass_on(way: Way, listener: UnixListener) {
+    let accepted = tokio::task::spawn_blocking(move || listener.accept()).await;
+    let done = match accepted {
+        Ok(Ok((keeper, _))) => way.pass_on(keeper).await,
+        Ok(Err(error)) => Err(error),
+        Err(_) => return,
+    };
+    if let Err(error) = done {
+        tracing::debug!("what the keepers say is not passed on any more: {error}");
     }
 }
 

@@ -6,8 +6,10 @@
 //! written down that it runs there now, and goes on. [`tenures`] keeps what is written down.
 
 mod arriving;
+mod coming;
 mod leaving;
 mod tenures;
 
+pub(crate) use coming::Comings;
 pub(crate) use leaving::settle_offers;
 pub(crate) use tenures::Tenures;

@@ -1,0 +1,157 @@
+//! The side where the guest runs.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use watari_disk::Disk;
+use watari_types::{PAGE_SIZE, PageSet, RegionName};
+
+use super::frame::{Frame, MOST_PAGES, Wire};
+use crate::capture::{self, Afterwards, Held};
+use crate::gather::read_disk;
+use crate::instance::Instance;
+use crate::protocol::{Migrated, Progress};
+use crate::{Error, Result};
+
+/// A round this small is followed by the pause: what is written meanwhile goes in a millisecond or two.
+const SMALL_ROUND: u64 = 64;
+/// More rounds than this only chase a guest that writes faster than the line is.
+const MAX_ROUNDS: u32 = 32;
+/// How long nothing may go while the guest is held.
+const STALLED: Duration = Duration::from_secs(3);
+
+/// Sends what differs from the last snapshot to a keeper that has that, over the socket at `path`, and holds the guest for the
+/// last of it. It stays held.
+///
+/// # Errors
+/// The guest runs on as before.
+pub(crate) fn migrate(
+    instance: &mut Instance,
+    path: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Migrated> {
+    let stream = UnixStream::connect(path).map_err(Error::io("connect to", path))?;
+    let mut outgoing = Outgoing { wire: Wire::over(stream).map_err(cut)?, pages: 0, buffer: Vec::new() };
+    outgoing.expect(Frame::Ready)?;
+    let rounds = outgoing.pre_copy(instance, progress)?;
+    outgoing.wire.stream().set_write_timeout(Some(STALLED)).map_err(cut)?;
+    let pause_ms = outgoing.hold_and_send(instance)?;
+    Ok(Migrated { pages: outgoing.pages, bytes: outgoing.wire.sent, rounds, pause_ms })
+}
+
+struct Outgoing {
+    wire: Wire,
+    /// That were sent.
+    pages: u64,
+    buffer: Vec<u8>,
+}
+
+impl Outgoing {
+    fn expect(&mut self, wanted: Frame) -> Result<()> {
+        if self.wire.receive().map_err(cut)? == wanted {
+            return Ok(());
+        }
+        Err(cut(std::io::Error::other("the other side is out of step")))
+    }
+
+    /// Sends what is written while the guest writes on. Returns the number of rounds.
+    fn pre_copy(&mut self, instance: &mut Instance, progress: &mut dyn FnMut(Progress)) -> Result<u32> {
+        let mut disks: Vec<PageSet> = instance.disks.iter().map(Disk::pending).collect();
+        let mut ram = instance.ram.unpublished();
+        let mut last = u64::MAX;
+        for round in 1.. {
+            for (set, disk) in disks.iter_mut().zip(&instance.disks) {
+                set.union_with(&disk.scan());
+            }
+            for (set, new) in ram.iter_mut().zip(instance.ram.scan()?) {
+                set.union_with(&new);
+            }
+            let total: u64 = disks.iter().chain(&ram).map(PageSet::len).sum();
+            progress(Progress { step: format!("sending what was written, round {round}"), done: 0, total });
+            for (index, set) in disks.iter_mut().enumerate() {
+                self.disk(index, &instance.disks[index], set)?;
+                set.clear();
+            }
+            for (index, set) in ram.iter_mut().enumerate() {
+                let (ram, name) = (&instance.ram, &instance.ram.ranges()[index].name);
+                self.batches(name, set, |batch, into| ram.read(index, batch, into))?;
+                set.clear();
+            }
+            // What is on its way is not in the way of the last pages then.
+            self.wire.send_round().map_err(cut)?;
+            self.expect(Frame::Taken)?;
+            instance.staging.expect(total);
+            if total <= SMALL_ROUND || total > last.saturating_mul(3) / 4 || round == MAX_ROUNDS {
+                return Ok(round);
+            }
+            last = total;
+        }
+        Ok(MAX_ROUNDS)
+    }
+
+    /// The pause, until nothing is left to be sent. Returns how long it took, in milliseconds.
+    fn hold_and_send(&mut self, instance: &mut Instance) -> Result<f64> {
+        let began = Instant::now();
+        let sent = capture::hold(instance, Afterwards::StaysHeld).and_then(|(held, parts, _)| {
+            self.rest(instance, &held)?;
+            instance.staging.recycle(held.staging);
+            instance.stays_held("on its way to another node")?;
+            Ok(parts)
+        });
+        let parts = sent.inspect_err(|_| capture::go_on(instance))?;
+        let pause_ms = began.elapsed().as_secs_f64() * 1e3;
+        tracing::info!(?parts, pause_ms, pages = self.pages, bytes = self.wire.sent, "all is sent");
+        Ok(pause_ms)
+    }
+
+    fn rest(&mut self, instance: &Instance, held: &Held) -> Result<()> {
+        for (index, sealed) in held.sealed.iter().enumerate() {
+            self.batches(&RegionName::disk(index), sealed.pages(), |batch, into| {
+                for (&page, bytes) in batch.iter().zip(into.as_chunks_mut::<PAGE_SIZE>().0) {
+                    sealed.read(page, bytes).map_err(Error::disk("read"))?;
+                }
+                Ok(())
+            })?;
+        }
+        held.staging.each(|range, pages, bytes| {
+            let name = &instance.ram.ranges()[range].name;
+            for (pages, bytes) in pages.chunks(MOST_PAGES).zip(bytes.chunks(MOST_PAGES * PAGE_SIZE)) {
+                self.send(name, pages, bytes)?;
+            }
+            Ok(())
+        })?;
+        self.wire.send_devices(&held.devices).map_err(cut)
+    }
+
+    fn disk(&mut self, index: usize, disk: &Disk, pages: &PageSet) -> Result<()> {
+        self.batches(&RegionName::disk(index), pages, |batch, into| read_disk(disk, batch, into))
+    }
+
+    fn batches(
+        &mut self,
+        region: &RegionName,
+        pages: &PageSet,
+        read: impl Fn(&[u32], &mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(MOST_PAGES * PAGE_SIZE, 0);
+        let all: Vec<u32> = pages.iter().collect();
+        for batch in all.chunks(MOST_PAGES) {
+            let bytes = &mut buffer[..batch.len() * PAGE_SIZE];
+            read(batch, bytes)?;
+            self.send(region, batch, bytes)?;
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    fn send(&mut self, region: &RegionName, pages: &[u32], bytes: &[u8]) -> Result<()> {
+        self.pages += pages.len() as u64;
+        self.wire.send_pages(region, pages, bytes).map_err(cut)
+    }
+}
+
+pub(super) fn cut(source: std::io::Error) -> Error {
+    Error::Migration { source }
+}
