@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -159,8 +159,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args_os().nth(1).ok_or("usage: link SOCKET <>TAP >&TAP")?;
     let (near, far) = (rustix::stdio::stdin(), rustix::stdio::stdout());
     let (there, back) = (Line::new(), Line::new());
-    carry(near.as_fd(), far.as_fd(), &there);
-    carry(far.as_fd(), near.as_fd(), &back);
+    carry(near, far, &there);
+    carry(far, near, &back);
     let listener = UnixListener::bind(path)?;
     for stream in listener.incoming() {
         if let Err(error) = serve(stream?, &there, &back) {
