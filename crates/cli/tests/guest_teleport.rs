@@ -4,6 +4,8 @@
 
 mod lab;
 
+use std::fs;
+
 use lab::{Lab, joined, numbers, wait};
 use serde_json::Value;
 
@@ -90,7 +92,50 @@ fn whatever_is_in_the_way_the_guest_goes_on_where_it_is() {
 enum Victim {
     SourceDaemon,
     SourceKeeper,
+    SourceQemu,
     DestinationDaemon,
+    DestinationKeeper,
+    DestinationQemu,
+}
+
+impl Victim {
+    const ALL: [Victim; 6] = [
+        Victim::SourceDaemon,
+        Victim::SourceKeeper,
+        Victim::SourceQemu,
+        Victim::DestinationDaemon,
+        Victim::DestinationKeeper,
+        Victim::DestinationQemu,
+    ];
+
+    /// Its process, if there is one now.
+    fn pid(self, alpha: &Lab, beta: &Lab) -> Option<u32> {
+        let qemu = |lab: &Lab| {
+            let record = fs::read(lab.home().join("run/m/instance.json")).ok()?;
+            serde_json::from_slice::<Value>(&record).ok()?["qemu_pid"].as_u64().map(|pid| pid as u32)
+        };
+        // What QEMU was started by, whether or not it runs its guest yet.
+        let keeper = |lab: &Lab| {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", qemu(lab)?)).ok()?;
+            stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+        };
+        let daemon = |lab: &Lab| lab.ok(&["up"])["pid"].as_u64().map(|pid| pid as u32);
+        match self {
+            Victim::SourceDaemon => daemon(alpha),
+            Victim::SourceKeeper => keeper(alpha),
+            Victim::SourceQemu => qemu(alpha),
+            Victim::DestinationDaemon => daemon(beta),
+            Victim::DestinationKeeper => keeper(beta),
+            Victim::DestinationQemu => qemu(beta),
+        }
+    }
+}
+
+/// When, in milliseconds after the command: at all of its steps, the last of which come quickly one after the other.
+/// `WATARI_KILLS` has it done at so many more moments.
+fn moments() -> Vec<u64> {
+    let more: u64 = std::env::var("WATARI_KILLS").map_or(0, |kills| kills.parse().unwrap());
+    [150, 600, 900].into_iter().chain((0..more).map(|k| 50 + k * 1200 / more)).collect()
 }
 
 #[test]
@@ -98,8 +143,11 @@ fn whoever_dies_on_the_way_it_runs_on_one_of_them_and_only_there() {
     let labs = joined(&["alpha", "beta"]);
     let (alpha, beta) = (&labs[0], &labs[1]);
     alpha.start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
-    for victim in [Victim::SourceDaemon, Victim::SourceKeeper, Victim::DestinationDaemon] {
-        for after in [60, 300, 600] {
+    // The first move takes longer than all others.
+    alpha.ok(&["teleport", "m", "beta"]);
+    beta.ok(&["teleport", "m", "alpha"]);
+    for victim in Victim::ALL {
+        for after in moments() {
             die_on_the_way(alpha, beta, victim, after);
         }
     }
@@ -111,40 +159,42 @@ fn die_on_the_way(alpha: &Lab, beta: &Lab, victim: Victim, after: u64) {
         let beta = nodes["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "beta").cloned();
         beta.filter(|node| node["state"] == "alive")
     });
-    let daemon = |lab: &Lab| lab.ok(&["up"])["pid"].as_u64().unwrap() as u32;
-    let pid = match victim {
-        Victim::SourceDaemon => daemon(alpha),
-        Victim::SourceKeeper => alpha.pid("m", "keeper_pid"),
-        Victim::DestinationDaemon => daemon(beta),
-    };
     let said = std::thread::scope(|scope| {
         let moving = scope.spawn(|| alpha.watari(&["teleport", "m", "beta", "--json"]).output().unwrap());
         std::thread::sleep(std::time::Duration::from_millis(after));
-        // A keeper whose machine has moved on may be gone.
-        let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        if let Some(pid) = victim.pid(alpha, beta).and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
+        {
+            // It may just have ended by itself.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
         match victim {
             Victim::SourceDaemon => drop(alpha.ok(&["up"])),
             Victim::DestinationDaemon => drop(beta.ok(&["up"])),
-            Victim::SourceKeeper => {}
+            _ => {}
         }
         String::from_utf8_lossy(&moving.join().unwrap().stdout).into_owned()
     });
     let what = format!("{victim:?} after {after} ms: {said}");
-    let runs = |lab: &Lab| {
+    let is = |lab: &Lab, state: &str| {
         let list = lab.ok(&["list"]);
         let machines = list["machines"].as_array().unwrap().clone();
-        machines.iter().any(|machine| machine["name"] == "m" && machine["state"] == "running")
+        let id = node_id(lab);
+        machines
+            .iter()
+            .any(|machine| machine["name"] == "m" && machine["state"] == state && machine["node"] == id)
     };
-    let is_there = wait(&format!("it to run somewhere, {what}"), || match (runs(alpha), runs(beta)) {
-        (true, true) => panic!("it runs on both, {what}"),
-        (false, false) => None,
-        (_, is_there) => Some(is_there),
+    let (now, other) = wait(&format!("it to be somewhere, {what}"), || {
+        assert!(!(is(alpha, "running") && is(beta, "running")), "it runs on both, {what}");
+        let mut both = [(alpha, beta), (beta, alpha)].into_iter();
+        both.find(|(lab, _)| is(lab, "running") || is(lab, "crashed"))
     });
-    let (now, other) = if is_there { (beta, alpha) } else { (alpha, beta) };
+    if is(now, "crashed") {
+        assert!(matches!(victim, Victim::SourceQemu | Victim::DestinationQemu), "{what}");
+        now.ok(&["restore", "m", "--discard"]);
+    }
     check(now, now.serial("m").len());
-    assert!(!runs(other), "{what}");
-    if is_there {
+    assert!(!is(other, "running"), "{what}");
+    if std::ptr::eq(now, beta) {
         beta.ok(&["teleport", "m", "alpha"]);
         check(alpha, alpha.serial("m").len());
     }

@@ -57,6 +57,7 @@ pub fn write_core(
     let draft = &snapshot.draft;
     let ground = Ground {
         file: MachineFile {
+            bridge: None,
             name: draft.machine_name.clone(),
             created_unix_ms: draft.created_unix_ms,
             origin: draft.origin.clone(),

@@ -14,7 +14,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use watari_disk::{Disk, Remains, nbd};
 use watari_qemu::{
     AGENT_SOCKET, Accel, AccelProbe, BootFiles, GDB_SOCKET, Launch, MemoryBacking, Monitor, QMP_SOCKET, Qemu,
-    RAM_BLOCK_MAIN, RamBlock, SERIAL_SOCKET, VNC_SOCKET,
+    RAM_BLOCK_MAIN, RamBlock, SERIAL_SOCKET, VNC_SOCKET, plug_into,
 };
 use watari_ram::{Born, ProcessMemory, TrackerKind};
 use watari_store::{NodeKey, Store};
@@ -277,7 +277,10 @@ impl Ground {
                 Some(BootFiles { kernel: &kernel, initrd: region.is_some().then_some(initrd.as_path()) })
             }
         };
+        let bridges = config.nics.iter().filter_map(|_| self.file.bridge.as_ref());
+        let taps = bridges.map(|bridge| plug_into(bridge.as_str())).collect::<Result<Vec<_>, _>>()?;
         let launch = Launch {
+            taps: &taps,
             config,
             name: self.file.name.as_str(),
             accel,

@@ -191,6 +191,15 @@ impl Instance {
         // Noted first: its disk may have it held again before `cont` has answered.
         let noted = self.note(Phase::Running, "");
         let went_on = noted.and_then(|()| Ok(self.monitor.cont()?));
+        if went_on.is_ok()
+            && self.file.bridge.is_some()
+            && let Err(error) = self.monitor.announce()
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the network is not told where the guest is"
+            );
+        }
         went_on.map(|()| true).inspect_err(|_| self.put_back(Phase::Paused, &reason))
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use watari_store::Origin;
-use watari_types::{Epoch, Generation, MachineConfig, MachineName, Retention, SnapshotId};
+use watari_types::{BridgeName, Epoch, Generation, MachineConfig, MachineName, Retention, SnapshotId};
 
 use crate::home::MachineHome;
 use crate::{Error, Result};
@@ -22,6 +22,10 @@ pub struct MachineFile {
     /// Of what it is a clone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// The bridge of the host's that its network cards are plugged into. Without one they are in a network of QEMU's own, from
+    /// which the guest reaches others and nobody reaches the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<BridgeName>,
     /// Which of its snapshots are kept.
     #[serde(default, skip_serializing_if = "Retention::is_empty")]
     pub retention: Retention,

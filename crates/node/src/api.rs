@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use watari_keeper::protocol::{Checkpointed, PauseParts};
 use watari_keeper::record::Phase;
-use watari_types::{Epoch, ErrorReport, Generation, MachineId, MachineName, NodeId, SnapshotId};
+use watari_types::{BridgeName, Epoch, ErrorReport, Generation, MachineId, MachineName, NodeId, SnapshotId};
 
 pub use clone::*;
 pub use core::*;
@@ -192,6 +192,10 @@ pub struct CreateRequest {
     pub memory_bytes: Option<u64>,
     /// Virtual CPUs.
     pub cpus: Option<u32>,
+    /// The host's bridge that its network card is plugged into; none for a network of its own.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub bridge: Option<BridgeName>,
 }
 
 /// How patient a stop is.

@@ -85,7 +85,11 @@ impl Node {
         let built = self.build(name, |home| {
             let tables = self.store.page_tables(found.id)?;
             self.furnish_boot(home, &snapshot.draft.config, &tables)?;
+            let original =
+                self.name_of(snapshot.draft.config.id)?.map(|name| self.machine(&name)).transpose()?;
+            let bridge = original.and_then(|(_, file)| file.bridge);
             let (file, state) = clone_records(id, name, &snapshot, request.network)?;
+            let file = MachineFile { bridge, ..file };
             let cable = match request.network {
                 CloneNetwork::Unplugged => Some(Cable { plugged: false }),
                 CloneNetwork::Fresh => Some(Cable { plugged: true }),
@@ -193,6 +197,7 @@ fn clone_records(
         ..MachineState::new()
     };
     let file = MachineFile {
+        bridge: None,
         name: name.clone(),
         created_unix_ms: now_unix_ms(),
         origin: Some(origin),

@@ -18,6 +18,7 @@ use watari_types::{
 };
 
 use crate::api::{BootRequest, CreateRequest, MachineInfo};
+use crate::network::ensure_bridge;
 use crate::node::{Node, OnProgress};
 use crate::{Error, Result};
 
@@ -41,6 +42,7 @@ impl Node {
         progress: OnProgress,
     ) -> Result<MachineInfo> {
         self.ensure_free(name)?;
+        ensure_bridge(request.bridge.as_ref())?;
         let (memory_bytes, cpus) = check_size(request)?;
         let machine_type = self.qemu()?.default_machine_type()?;
         self.build(name, |home| {
@@ -63,6 +65,7 @@ impl Node {
                 name: name.clone(),
                 created_unix_ms: now_unix_ms(),
                 origin: None,
+                bridge: request.bridge.clone(),
                 retention: Retention::default(),
                 config,
             };

@@ -231,6 +231,7 @@ impl Node {
             ..MachineState::new()
         };
         let file = MachineFile {
+            bridge: None,
             name: name.clone(),
             created_unix_ms: now_unix_ms(),
             origin: draft.origin.clone(),

@@ -4,7 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use watari_types::{ErrorKind, ErrorReport, MachineName, NameError, NodeId, RevError, SnapshotId};
+use watari_types::{
+    BridgeName, ErrorKind, ErrorReport, MachineName, NameError, NodeId, RevError, SnapshotId,
+};
 
 /// A request that was not carried out. Unless a variant says otherwise, nothing has changed.
 #[derive(Debug, Error)]
@@ -114,6 +116,9 @@ pub enum Error {
     /// A snapshot is offered of a machine that runs here.
     #[error("{0} runs on that node, which adds to its history itself")]
     RunsHere(MachineName),
+    /// There is no such bridge.
+    #[error("{0} is no bridge on that computer")]
+    NoBridge(BridgeName),
     /// The QEMU here does not load what another one has saved.
     #[error("that node has QEMU {ours}, and the machine runs on {theirs}")]
     OlderQemu {
@@ -209,6 +214,10 @@ impl Error {
             ),
             Error::InMesh => report(ErrorKind::WrongState, "`watari leave` first, if that one is to be left"),
             Error::RunsHere(_) => report(ErrorKind::WrongState, "stop it there, or push to another node"),
+            Error::NoBridge(_) => report(
+                ErrorKind::BadRequest,
+                "`ip link show type bridge` lists them; every node it is to run on needs one of that name",
+            ),
             Error::OlderQemu { .. } => {
                 report(ErrorKind::QemuTooOld, "install the same QEMU there, or a later one")
             }

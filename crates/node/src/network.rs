@@ -6,6 +6,7 @@
 //! otherwise. `machines/NAME/network.json` holds that decision. Without one, the snapshot decides.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -13,12 +14,12 @@ use watari_keeper::home::MachineHome;
 use watari_keeper::protocol::{NetworkAction, Request, Status};
 use watari_keeper::record::{NetworkStart, load_json, save_json};
 use watari_store::Snapshot;
-use watari_types::{MachineConfig, MachineName};
+use watari_types::{BridgeName, MachineConfig, MachineName};
 
-use crate::Result;
 use crate::api::{MachineInfo, NetworkChange, NetworkRequest};
 use crate::create::random_mac;
 use crate::node::Node;
+use crate::{Error, Result};
 
 /// A person's decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,16 @@ impl Cable {
 
     pub(crate) fn save(self, home: &MachineHome) -> Result<()> {
         Ok(save_json(&home.folder().join(Self::FILE), &self)?)
+    }
+}
+
+/// Refuses a bridge that this computer does not have.
+pub(crate) fn ensure_bridge(bridge: Option<&BridgeName>) -> Result<()> {
+    match bridge {
+        Some(bridge) if !Path::new("/sys/class/net").join(bridge.as_str()).join("bridge").exists() => {
+            Err(Error::NoBridge(bridge.clone()))
+        }
+        _ => Ok(()),
     }
 }
 

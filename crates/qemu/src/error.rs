@@ -53,6 +53,14 @@ pub enum Error {
     /// The machine's configuration cannot be expressed as a QEMU command line.
     #[error("the machine cannot be built: {0}")]
     Config(String),
+    /// A network card could not be plugged into a bridge.
+    #[error("cannot plug the machine into the bridge {bridge}: {detail}")]
+    Bridge {
+        /// The bridge.
+        bridge: String,
+        /// What QEMU's bridge helper said.
+        detail: String,
+    },
     /// A file or descriptor for the new process could not be prepared.
     #[error("cannot prepare {what} for QEMU")]
     Prepare {
@@ -131,6 +139,11 @@ impl Error {
             Error::Closed { .. } => (ErrorKind::Qemu, "its log says why it ended"),
             Error::Config(_) => (ErrorKind::BadRequest, ""),
             Error::Prepare { .. } => (ErrorKind::Io, ""),
+            Error::Bridge { .. } => (
+                ErrorKind::Qemu,
+                "an administrator allows it with a line `allow BRIDGE` in /etc/qemu/bridge.conf, and unless you are one, \
+                 `chmod u+s` of qemu-bridge-helper",
+            ),
             _ => (ErrorKind::Qemu, ""),
         };
         ErrorReport::new(kind, ErrorReport::chain(self), hint)

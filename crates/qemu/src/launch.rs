@@ -19,6 +19,7 @@ pub const MEMORY_PATH: &str = "/proc/self/fd/60";
 pub const STATE_PATH: &str = "/proc/self/fd/61";
 const MEMORY_FD: RawFd = 60;
 const STATE_FD: RawFd = 61;
+const FIRST_TAP_FD: RawFd = 62;
 
 /// The monitor's socket, in [`Launch::run_dir`].
 pub const QMP_SOCKET: &str = "qmp";
@@ -92,6 +93,9 @@ pub struct Launch<'a> {
     pub vmgenid: [u8; 16],
     /// Whether it waits for RAM and devices from outside instead of being reset.
     pub incoming: bool,
+    /// A tap for each of its network cards (see [`plug_into`](crate::plug_into)), or none: then they are in a network of QEMU's
+    /// own.
+    pub taps: &'a [OwnedFd],
     /// Whether a debugger may attach at [`GDB_SOCKET`], with gdb's remote protocol. It stops and continues the guest as
     /// it likes.
     pub gdb: bool,
@@ -99,7 +103,7 @@ pub struct Launch<'a> {
 
 impl Launch<'_> {
     /// The command that starts this machine, paused. It leads its own session and inherits no descriptor but
-    /// the two it needs; nothing passes through a shell.
+    /// those it needs; nothing passes through a shell.
     ///
     /// # Errors
     /// [`Error::Config`] for a machine that cannot be built, [`Error::Prepare`] if the log or a descriptor
@@ -115,10 +119,13 @@ impl Launch<'_> {
             log.try_clone().map_err(|source| Error::Prepare { what: String::from("the log"), source })?;
         let mut command = Command::new(binary);
         command.args(arguments).stdin(Stdio::null()).stdout(log).stderr(log_too);
-        let fds = vec![
+        let mut fds = vec![
             (inheritable(self.memory.file, "its memory")?, MEMORY_FD),
             (inheritable(self.state, "its device state")?, STATE_FD),
         ];
+        for (index, tap) in self.taps.iter().enumerate() {
+            fds.push((inheritable(tap.as_fd(), "its network card")?, tap_fd(index)));
+        }
         inherit::new_session_with(&mut command, fds);
         Ok(command)
     }
@@ -234,8 +241,17 @@ impl Launch<'_> {
                     "reconnect-delay": DISK_RECONNECT_SECONDS}),
             );
         }
+        if !self.taps.is_empty() && self.taps.len() != self.config.nics.len() {
+            let (have, need) = (self.taps.len(), self.config.nics.len());
+            return Err(Error::Config(format!("{have} taps for {need} network cards")));
+        }
         for index in 0..self.config.nics.len() {
-            args.json("-netdev", &json!({"type": "user", "id": nic_backend(index)}));
+            let id = nic_backend(index);
+            let netdev = match self.taps.is_empty() {
+                true => json!({"type": "user", "id": id}),
+                false => json!({"type": "tap", "id": id, "fd": tap_fd(index).to_string()}),
+            };
+            args.json("-netdev", &netdev);
         }
         Ok(())
     }
@@ -281,8 +297,12 @@ fn uuid(bytes: &[u8; 16]) -> String {
     watari_types::MachineId(*bytes).to_uuid()
 }
 
+fn tap_fd(index: usize) -> RawFd {
+    FIRST_TAP_FD + index as RawFd
+}
+
 /// A duplicate numbered above every descriptor that the new process expects.
 fn inheritable(fd: BorrowedFd<'_>, what: &str) -> Result<OwnedFd, Error> {
-    rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), STATE_FD + 1)
+    rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), tap_fd(layout::MAX_NICS))
         .map_err(|error| Error::Prepare { what: what.to_owned(), source: error.into() })
 }

@@ -157,6 +157,15 @@ impl Monitor {
         self.execute("blockdev-set-active", json!({"active": true}), QUICK).map(drop)
     }
 
+    /// Has the machine's network cards tell everyone where they are now, several times within a second or so.
+    ///
+    /// # Errors
+    /// Those of [`Monitor::execute`].
+    pub fn announce(&self) -> Result<(), Error> {
+        let arguments = json!({"initial": 50, "max": 550, "rounds": 5, "step": 100});
+        self.execute("announce-self", arguments, QUICK).map(drop)
+    }
+
     fn migration_error(&self) -> String {
         let status = self.execute("query-migrate", json!({}), QUICK);
         let text = |value: Value| value.get("error-desc").and_then(Value::as_str).map(excerpt);

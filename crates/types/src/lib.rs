@@ -3,6 +3,7 @@
 //! A machine is a set of [regions](RegionName) made of [pages](PAGE_SIZE); a snapshot is a [`Delta`] of
 //! pages on an older snapshot. Nothing here does I/O.
 
+mod bridge_name;
 mod delta;
 mod generations;
 mod hash_pages;
@@ -17,6 +18,7 @@ mod report;
 mod retention;
 mod rev;
 
+pub use bridge_name::{BridgeName, BridgeNameError};
 pub use delta::{Delta, RegionDelta};
 pub use generations::Generations;
 pub use ids::{Epoch, Generation, MachineId, MeshId, NodeId, ParseIdError, SnapshotId};

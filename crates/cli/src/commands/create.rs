@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 use watari_node::api::{BootRequest, CreateRequest, MachineInfo};
-use watari_types::MemorySize;
+use watari_types::{BridgeName, MemorySize};
 
 use super::Context;
 use crate::args::{absolute, machine_name};
@@ -47,6 +47,10 @@ pub(crate) struct Create {
     /// The disk's size, at least the image's
     #[arg(long, value_name = "SIZE")]
     disk: Option<MemorySize>,
+    /// A bridge of this computer's that its network card is plugged into; without one the guest reaches others, and nobody
+    /// the guest
+    #[arg(long, value_name = "BRIDGE")]
+    bridge: Option<BridgeName>,
 }
 
 impl Create {
@@ -68,6 +72,7 @@ impl Create {
             disk_bytes: self.disk.map(|size| size.0),
             memory_bytes: self.memory.map(|size| size.0),
             cpus: self.cpus,
+            bridge: self.bridge.clone(),
         };
         let machine: MachineInfo = context.client()?.post_with("machines", &request)?;
         context.out.result(&machine, |machine| {

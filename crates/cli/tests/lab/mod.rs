@@ -22,6 +22,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Lab {
     folder: TempDir,
+    /// The network namespace that it is in, if not the test's.
+    space: Option<String>,
 }
 
 impl Lab {
@@ -34,7 +36,7 @@ impl Lab {
 
     /// A home and nothing else.
     pub fn without_daemon() -> Lab {
-        let lab = Lab { folder: tempfile::Builder::new().prefix("wl").tempdir().unwrap() };
+        let lab = Lab { folder: tempfile::Builder::new().prefix("wl").tempdir().unwrap(), space: None };
         // What the host can do was found out by an earlier test of this build; where KVM hangs, that takes a while.
         fs::create_dir(lab.home().join("node")).unwrap();
         let _ = fs::copy(known_accelerator(), lab.home().join("node/accel.json"));
@@ -43,8 +45,14 @@ impl Lab {
 
     /// A node of that name, which listens on loopback once it is in a mesh.
     pub fn of_mesh(name: &str) -> Lab {
-        let lab = Lab::without_daemon();
-        let settings = format!("[mesh]\nname = \"{name}\"\nlisten = [\"127.0.0.1:0\"]\n");
+        Lab::at(name, "127.0.0.1:0", None)
+    }
+
+    /// A node of that name, which listens there once it is in a mesh; maybe in a network namespace.
+    pub fn at(name: &str, listen: &str, space: Option<&str>) -> Lab {
+        let mut lab = Lab::without_daemon();
+        lab.space = space.map(str::to_owned);
+        let settings = format!("[mesh]\nname = \"{name}\"\nlisten = [\"{listen}\"]\n");
         fs::write(lab.home().join("node/settings.toml"), settings).unwrap();
         lab.ok(&["up"]);
         lab
@@ -56,7 +64,11 @@ impl Lab {
 
     /// A command on this home.
     pub fn watari(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_watari"));
+        let program = env!("CARGO_BIN_EXE_watari");
+        let mut command = Command::new(if self.space.is_some() { "ip" } else { program });
+        if let Some(space) = &self.space {
+            command.args(["netns", "exec", space, program]);
+        }
         command.env("WATARI_HOME", self.home()).args(arguments).stdin(Stdio::null());
         command
     }
@@ -197,6 +209,12 @@ impl Lab {
 /// Nodes of one mesh that all see each other.
 pub fn joined(names: &[&str]) -> Vec<Lab> {
     let labs: Vec<Lab> = names.iter().map(|name| Lab::of_mesh(name)).collect();
+    join(&labs, names);
+    labs
+}
+
+/// Makes nodes a mesh, and waits until all see each other.
+pub fn join(labs: &[Lab], names: &[&str]) {
     for lab in &labs[1..] {
         let ticket = labs[0].ok(&["invite"])["ticket"].as_str().unwrap().to_owned();
         let list = lab.ok(&["join", &ticket]);
@@ -208,10 +226,9 @@ pub fn joined(names: &[&str]) -> Vec<Lab> {
         let node = nodes.into_iter().find(|node| node["name"] == name);
         node.is_some_and(|node| node["state"] == "alive" || node["state"] == "here")
     };
-    for lab in &labs {
+    for lab in labs {
         names.iter().for_each(|name| wait(name, || is_seen(lab, name).then_some(())));
     }
-    labs
 }
 
 impl Drop for Lab {

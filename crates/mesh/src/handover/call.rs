@@ -1,7 +1,9 @@
 //! What goes with the messages: enough for the other side to act on them.
 
 use serde::{Deserialize, Serialize};
-use watari_types::{Epoch, ErrorReport, Generation, MachineConfig, MachineName, Retention, SnapshotId};
+use watari_types::{
+    BridgeName, Epoch, ErrorReport, Generation, MachineConfig, MachineName, Retention, SnapshotId,
+};
 
 use super::Message;
 
@@ -24,6 +26,8 @@ pub struct Visitor {
     pub config: Box<MachineConfig>,
     /// The version of QEMU it runs on.
     pub qemu_version: String,
+    /// The bridge that its network cards are plugged into.
+    pub bridge: Option<BridgeName>,
 }
 
 /// A machine that comes: what is said between a [`Ready`](Message::Ready) and a [`Commit`](Message::Commit).
@@ -39,6 +43,8 @@ pub struct Arriving {
     pub generation: Generation,
     /// Which of its snapshots are to be kept.
     pub retention: Retention,
+    /// The bridge that its network cards are plugged into.
+    pub bridge: Option<BridgeName>,
 }
 
 /// What the other side says.

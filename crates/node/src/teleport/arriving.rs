@@ -9,10 +9,11 @@ use watari_keeper::record::{MachineFile, MachineState, NetworkStart, Phase, Poin
 use watari_mesh::handover::{Action, Arriving, Call, Reply, Visitor};
 use watari_qemu::Version;
 use watari_store::Sent;
-use watari_types::{Epoch, MachineConfig, MachineId, MachineName, NodeId, Retention};
+use watari_types::{Epoch, MachineConfig, MachineId, MachineName, NodeId};
 
 use super::coming::Coming;
 use crate::depots::Arrived;
+use crate::network::ensure_bridge;
 use crate::node::{Node, hold};
 use crate::{Error, Result};
 
@@ -73,7 +74,7 @@ impl Node {
 
     /// Whether a machine could run here.
     fn could_come(self: &Arc<Self>, machine: MachineId, call: &Call) -> Result<()> {
-        let Some(Visitor { name, config, qemu_version }) = &call.visitor else {
+        let Some(Visitor { name, config, qemu_version, bridge }) = &call.visitor else {
             return Err(Error::BadRequest("nothing is said of the machine that is to come".to_owned()));
         };
         let name = self.name_here(machine, name, None)?;
@@ -83,6 +84,7 @@ impl Node {
         if self.live(&name).is_some() {
             return Err(Error::RunsHere(name));
         }
+        ensure_bridge(bridge.as_ref())?;
         let qemu = self.qemu()?;
         self.ensure_qemu(&qemu.version, qemu_version)?;
         self.ensure_accelerator(&qemu, &|_| ())?;
@@ -106,9 +108,9 @@ impl Node {
         machine: MachineId,
         arriving: Arriving,
     ) -> Result<UnixStream> {
-        let Arriving { epoch, name, snapshot, generation, retention } = arriving;
+        let Arriving { epoch, snapshot, generation, .. } = arriving;
         self.ensure_trusted(snapshot)?;
-        let name = self.name_here(machine, &name, None)?;
+        let name = self.name_here(machine, &arriving.name, None)?;
         let busy = self.blocking_lock(&name);
         if !self.with_tenure(machine, |tenure| tenure.awaits(from, epoch))? {
             return Err(Error::BadRequest(format!("{name} was not to come")));
@@ -118,7 +120,7 @@ impl Node {
             let arrived = Arrived { machine, snapshots: &snapshots, received: Sent::default() };
             self.settle_in(arrived, name.clone(), true)?;
         }
-        self.stand_at(&name, Point { generation, id: snapshot }, &retention, epoch)?;
+        self.stand_at(&name, arriving)?;
         self.mark_held(&name, true)?;
         let failed = |source| watari_keeper::Error::Migration { source };
         let (ours, keepers) = UnixStream::pair().map_err(failed)?;
@@ -137,10 +139,12 @@ impl Node {
     }
 
     /// Writes down what the machine is now, so that its next activation is the one at that epoch.
-    fn stand_at(&self, name: &MachineName, point: Point, retention: &Retention, epoch: Epoch) -> Result<()> {
+    fn stand_at(&self, name: &MachineName, arriving: Arriving) -> Result<()> {
+        let Arriving { epoch, snapshot, generation, retention, bridge, .. } = arriving;
+        let point = Point { generation, id: snapshot };
         let (home, file) = self.machine(name)?;
         let config = MachineConfig { id: file.config.id, ..self.store.snapshot(point.id)?.draft.config };
-        MachineFile { config, retention: retention.clone(), ..file }.save(&home)?;
+        MachineFile { config, retention, bridge, ..file }.save(&home)?;
         let before = MachineState::load(&home)?;
         let state = MachineState {
             phase: Phase::Suspended,

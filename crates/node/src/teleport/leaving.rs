@@ -165,9 +165,9 @@ impl Leaving<'_> {
             return Err(Error::BadRequest(format!("{} is being moved already", self.name)));
         };
         let (_, file) = self.node.machine(self.name)?;
-        let config = Box::new(file.config);
+        let (config, bridge) = (Box::new(file.config), file.bridge);
         let qemu_version = self.node.qemu()?.version.to_string();
-        let visitor = Visitor { name: self.name.clone(), config, qemu_version };
+        let visitor = Visitor { name: self.name.clone(), config, qemu_version, bridge };
         let reply = self.say(message, Some(visitor))?;
         self.node.told(self.machine, self.to, &reply)?;
         if self.node.with_tenure(self.machine, |tenure| tenure.is_ready())? {
@@ -240,6 +240,7 @@ impl Leaving<'_> {
             snapshot: last.id,
             generation: last.generation,
             retention: file.retention,
+            bridge: file.bridge,
         };
         let way = Handle::current().block_on(self.mesh.begin_migrating(self.to, self.machine, arriving))?;
         let socket = home.socket("migrate");

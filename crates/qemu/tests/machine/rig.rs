@@ -151,6 +151,7 @@ impl Instance {
         let (kernel, initrd) = boot_files();
         let (log, serial_log) = (run_dir.join("log"), run_dir.join("serial.log"));
         let launch = Launch {
+            taps: &[],
             config: &home.config,
             name: variant.name,
             accel: Accel::Tcg,
