@@ -37,7 +37,11 @@ impl Bar {
         move |progress| {
             bar.set_message(progress.step.clone());
             if progress.total > 0 {
-                bar.set_style(style("{bar:30} {percent:>3} % {msg} {elapsed}"));
+                bar.set_style(style("{bar:30} {percent:>3} % {msg} {elapsed}, {eta} left"));
+                if progress.done < bar.position() {
+                    // Another step: what the one before took says nothing about it.
+                    bar.reset_eta();
+                }
                 bar.set_length(progress.total);
                 bar.set_position(progress.done);
             }

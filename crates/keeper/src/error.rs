@@ -151,6 +151,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The guest writes faster than the connection takes it. It runs on.
+    #[error("it writes faster than the connection takes it, and would stand still for some {seconds} s")]
+    TooBusy {
+        /// How long.
+        seconds: u64,
+    },
     /// A restore was to keep what the machine leaves behind, and could not. The machine runs on.
     #[error("what the machine leaves behind cannot be kept")]
     NotKept(#[source] Box<Error>),
@@ -235,6 +241,10 @@ impl Error {
             }
             Error::NoNic => (ErrorKind::WrongState, ""),
             Error::Migration { .. } => (ErrorKind::Unreachable, ""),
+            Error::TooBusy { .. } => (
+                ErrorKind::WrongState,
+                "it runs on; try again when it does less, or over a faster connection",
+            ),
             Error::QemuDied { .. } | Error::NotThere { .. } | Error::NeverRan => (
                 ErrorKind::Qemu,
                 "qemu.log in the machine's folder says more; `watari doctor` tests the host",

@@ -163,9 +163,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     carry(far, near, &back);
     let listener = UnixListener::bind(path)?;
     for stream in listener.incoming() {
-        if let Err(error) = serve(stream?, &there, &back) {
-            eprintln!("link: {error}");
-        }
+        serve(stream?, &there, &back)?;
     }
     Ok(())
 }

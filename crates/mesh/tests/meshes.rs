@@ -2,16 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use watari_mesh::exchange::{Link, give, take};
-use watari_mesh::handover::{Call, Reply};
+use watari_mesh::handover::{Arriving, Call, Reply};
 use watari_mesh::{Error, Holdings, Host, Listen, Mesh, Options, Presence};
 use watari_store::{NodeKey, Parcel, Store};
-use watari_types::{ErrorKind, MachineId, NodeId, NodeName};
+use watari_types::{
+    Epoch, ErrorKind, ErrorReport, Generation, MachineId, NodeId, NodeName, Retention, SnapshotId,
+};
 
 #[allow(dead_code, reason = "a part of it is needed")]
 #[path = "../../store/tests/store/support.rs"]
@@ -31,6 +36,20 @@ impl Host for Daemon {
 
     fn handover(&self, _: NodeId, _: MachineId, _: Call) -> Reply {
         Reply::default()
+    }
+
+    fn receive(&self, _: NodeId, machine: MachineId, _: Arriving) -> Result<UnixStream, ErrorReport> {
+        if machine != support::MACHINE {
+            return Err(ErrorReport::new(ErrorKind::WrongState, "it was not to come", ""));
+        }
+        let (ours, keepers) = UnixStream::pair().unwrap();
+        std::thread::spawn(move || {
+            let mut said = Vec::new();
+            (&keepers).read_to_end(&mut said).unwrap();
+            said.reverse();
+            (&keepers).write_all(&said).unwrap();
+        });
+        Ok(ours)
     }
 
     fn give(&self, _: NodeId, _: &str, link: &mut Link) {
@@ -183,4 +202,56 @@ async fn snapshots_go_from_one_node_to_another_and_back() {
     let taken =
         tokio::task::spawn_blocking(move || take(&mut link, &store, &|_| Ok(()))).await.unwrap().unwrap();
     assert_eq!((taken.sent.pages, taken.offer.line[0]), (1, next));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_is_no_faster_than_its_limit() {
+    const LIMIT: u64 = 1_000_000;
+    let places = ["slow", "slower"].map(Place::new);
+    let from = Mesh::found(places[0].options(), places[0].host()).await.unwrap();
+    let _to = places[1].join(&from).await.unwrap();
+    let changes: Vec<(u32, u32)> = (0..4000).map(|page| (page, page + 1)).collect();
+    let id = support::commit(&places[0].store, 1, None, &changes);
+    let mut link = from.begin_giving(places[1].id(), Some(LIMIT)).await.unwrap();
+    let store = places[0].store.clone();
+    let began = Instant::now();
+    let given = tokio::task::spawn_blocking(move || {
+        let parcel = Parcel { machine: support::MACHINE, generation: Generation(1), id, tags: &[] };
+        give(&mut link, &store, &parcel, &"web".parse().unwrap(), &|_| ())
+    });
+    let bytes = given.await.unwrap().unwrap().bytes;
+    // The last message waits for those before it, and nobody for the last one.
+    let least = bytes.saturating_sub(256 << 10) as f64 / LIMIT as f64;
+    assert!(least > 1.0 && began.elapsed().as_secs_f64() >= least, "{bytes} bytes in {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keepers_hear_each_other_until_one_of_them_says_no_more() {
+    let places = ["here", "there"].map(Place::new);
+    let here = Mesh::found(places[0].options(), places[0].host()).await.unwrap();
+    let _there = places[1].join(&here).await.unwrap();
+    let arriving = Arriving {
+        epoch: Epoch(7),
+        name: "web".parse().unwrap(),
+        snapshot: SnapshotId([1; 32]),
+        generation: Generation(3),
+        retention: Retention::default(),
+        bridge: None,
+    };
+    let way = here.begin_migrating(places[1].id(), support::MACHINE, arriving.clone()).await.unwrap();
+    let (keeper, passed_on) = UnixStream::pair().unwrap();
+    let passing = tokio::spawn(way.pass_on(passed_on));
+    let said: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
+    let words = said.clone();
+    let heard = tokio::task::spawn_blocking(move || {
+        (&keeper).write_all(&words).unwrap();
+        keeper.shutdown(Shutdown::Write).unwrap();
+        let mut heard = Vec::new();
+        (&keeper).read_to_end(&mut heard).unwrap();
+        heard
+    });
+    assert!(heard.await.unwrap().into_iter().rev().eq(said));
+    passing.await.unwrap().unwrap();
+    let refused = here.begin_migrating(places[1].id(), MachineId([9; 16]), arriving).await;
+    assert!(matches!(refused, Err(Error::Refused(report)) if report.kind == ErrorKind::WrongState));
 }

@@ -263,6 +263,7 @@ mod tests {
             disk_bytes: None,
             memory_bytes: None,
             cpus: None,
+            bridge: None,
         }
     }
 

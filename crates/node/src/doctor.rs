@@ -69,6 +69,8 @@ pub fn examine(options: &Options, progress: &(dyn Fn(Progress) + Sync)) -> Resul
         memory(),
         space(home.root()),
         socket_path(home.root()),
+        datagrams(),
+        bridges(),
     ];
     checks.extend(demo());
     checks.push(accelerator(&home, &qemu, progress));
@@ -235,6 +237,35 @@ fn socket_path(home: &Path) -> Check {
     } else {
         check("home-path", Health::Ok, found, "")
     }
+}
+
+/// What comes from other nodes waits here until it is read.
+fn datagrams() -> Check {
+    const ENOUGH: u64 = 2 * MIB;
+    let limit = fs::read_to_string("/proc/sys/net/core/rmem_max");
+    match limit.ok().and_then(|text| text.trim().parse::<u64>().ok()) {
+        Some(bytes) if bytes < ENOUGH => check(
+            "datagrams",
+            Health::Degraded,
+            format!("{} KiB of them may wait: fast connections to other nodes lose some", bytes / 1024),
+            "sysctl -w net.core.rmem_max=7340032 net.core.wmem_max=7340032, and in /etc/sysctl.d/",
+        ),
+        Some(bytes) => check("datagrams", Health::Ok, format!("{} KiB of them may wait", bytes / 1024), ""),
+        None => check("datagrams", Health::Ok, "nobody says how many of them may wait", ""),
+    }
+}
+
+/// Only machines that are to be reached on a local network need one.
+fn bridges() -> Check {
+    let detail = match watari_qemu::bridges_allowed() {
+        Some(allowed) if !allowed.is_empty() => {
+            format!("machines may be plugged into {}", allowed.join(", "))
+        }
+        Some(_) => "none that machines may be plugged into: /etc/qemu/bridge.conf lists them, as `allow br0`"
+            .to_owned(),
+        None => "QEMU's bridge helper is not installed: machines cannot be plugged into one".to_owned(),
+    };
+    check("bridges", Health::Ok, detail, "")
 }
 
 fn demo() -> [Check; 2] {

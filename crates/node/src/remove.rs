@@ -33,6 +33,7 @@ impl Node {
         fs::remove_file(&config).map_err(Error::io("remove", &config))?;
         remove_folder(home.folder())?;
         remove_folder(home.run())?;
+        self.forget_tenure(file.config.id)?;
         self.sweep_heads();
         Ok(Removed { name: name.clone(), freed_bytes })
     }

@@ -18,6 +18,8 @@ use crate::Error;
 /// Where distributions put it.
 const HELPERS: [&str; 3] =
     ["/usr/lib/qemu/qemu-bridge-helper", "/usr/libexec/qemu-bridge-helper", "/usr/lib/qemu-bridge-helper"];
+/// What the administrator allows.
+const CONFIGURATION: &str = "/etc/qemu/bridge.conf";
 /// The most of what it says that is passed on.
 const WORDS: u64 = 500;
 
@@ -30,8 +32,7 @@ const WORDS: u64 = 500;
 /// [`Error::Bridge`] with what the helper said.
 pub fn plug_into(bridge: &str) -> Result<OwnedFd, Error> {
     let failed = |detail: String| Error::Bridge { bridge: bridge.to_owned(), detail };
-    let helper = HELPERS.iter().find(|path| Path::new(path).exists());
-    let helper = helper.ok_or_else(|| failed("QEMU's bridge helper is not installed".to_owned()))?;
+    let helper = helper().ok_or_else(|| failed("QEMU's bridge helper is not installed".to_owned()))?;
     let make = || -> io::Result<(Option<OwnedFd>, String)> {
         let (ours, helpers) = UnixStream::pair()?;
         let mut child = Command::new(helper)
@@ -53,6 +54,19 @@ pub fn plug_into(bridge: &str) -> Result<OwnedFd, Error> {
         Ok((None, said)) => Err(failed(said.trim().to_owned())),
         Err(error) => Err(failed(error.to_string())),
     }
+}
+
+fn helper() -> Option<&'static str> {
+    HELPERS.into_iter().find(|path| Path::new(path).exists())
+}
+
+/// The bridges that [`plug_into`] may plug into, as far as the administrator's file says so itself (it may name others); nothing
+/// if there is no helper.
+pub fn bridges_allowed() -> Option<Vec<String>> {
+    helper()?;
+    let text = std::fs::read_to_string(CONFIGURATION).unwrap_or_default();
+    let allowed = text.lines().filter_map(|line| line.trim().strip_prefix("allow "));
+    Some(allowed.map(|bridge| bridge.trim().to_owned()).collect())
 }
 
 /// The descriptor that is sent over a socket, if one is.

@@ -28,7 +28,7 @@ mod ram_blocks;
 pub use accel::{Accel, AccelProbe, PROBE_APPEND, PROBE_MARKER, probe_accel};
 pub use agent::Agent;
 pub use binary::{NEEDED, Qemu, QemuFinder, Version};
-pub use bridge::plug_into;
+pub use bridge::{bridges_allowed, plug_into};
 pub use channel::{Event, Monitor};
 pub use error::Error;
 pub use launch::{

@@ -18,6 +18,8 @@ use crate::{Error, Result};
 const SMALL_ROUND: u64 = 64;
 /// More rounds than this only chase a guest that writes faster than the line is.
 const MAX_ROUNDS: u32 = 32;
+/// A guest whose last pages would take longer than this is not held for them.
+const LONGEST: Duration = Duration::from_secs(10);
 /// How long nothing may go while the guest is held.
 const STALLED: Duration = Duration::from_secs(3);
 
@@ -25,7 +27,7 @@ const STALLED: Duration = Duration::from_secs(3);
 /// last of it. It stays held.
 ///
 /// # Errors
-/// The guest runs on as before.
+/// The guest runs on as before. [`Error::TooBusy`] if it would have to be held for long.
 pub(crate) fn migrate(
     instance: &mut Instance,
     path: &Path,
@@ -67,6 +69,7 @@ impl Outgoing {
             for (set, new) in ram.iter_mut().zip(instance.ram.scan()?) {
                 set.union_with(&new);
             }
+            let began = Instant::now();
             let total: u64 = disks.iter().chain(&ram).map(PageSet::len).sum();
             progress(Progress { step: format!("sending what was written, round {round}"), done: 0, total });
             for (index, set) in disks.iter_mut().enumerate() {
@@ -83,7 +86,11 @@ impl Outgoing {
             self.expect(Frame::Taken)?;
             instance.staging.expect(total);
             if total <= SMALL_ROUND || total > last.saturating_mul(3) / 4 || round == MAX_ROUNDS {
-                return Ok(round);
+                // As much again is what the pause would have to send.
+                return match began.elapsed() {
+                    took if took > LONGEST => Err(Error::TooBusy { seconds: took.as_secs() }),
+                    _ => Ok(round),
+                };
             }
             last = total;
         }

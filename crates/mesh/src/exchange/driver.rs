@@ -1,7 +1,5 @@
 //! Carries out what [`Giving`] and [`Taking`] decide, with stores and streams.
 
-use std::time::Instant;
-
 use watari_store::{Goods, Intake, Parcel, Sent, Store};
 use watari_types::SnapshotId;
 
@@ -23,8 +21,6 @@ pub struct Progress {
     pub pages_total: u64,
     /// Bytes that were sent.
     pub bytes: u64,
-    /// How long the rest takes if it goes on like this, in milliseconds.
-    pub left_ms: Option<u64>,
 }
 
 /// What was given.
@@ -52,8 +48,7 @@ pub fn give(
     let Parcel { machine, generation, id, tags } = *parcel;
     let offer = Offer { machine, name: name.clone(), generation, tags: tags.to_vec(), line: line.clone() };
     let (giving, actions) = Giving::new(offer);
-    let giver =
-        Giver { link, store, id, line, giving, goods: None, pages: 0, began: Instant::now(), progress };
+    let giver = Giver { link, store, id, line, giving, goods: None, pages: 0, progress };
     giver.run(actions).inspect_err(|error| refuse(link, error))
 }
 
@@ -72,7 +67,6 @@ struct Giver<'a> {
     giving: Giving,
     goods: Option<Goods>,
     pages: u64,
-    began: Instant,
     progress: &'a dyn Fn(Progress),
 }
 
@@ -135,10 +129,8 @@ impl Giver<'_> {
     fn report(&self) {
         let (done, all) = self.giving.progress();
         if all > 0 {
-            let took = self.began.elapsed().as_secs_f64();
-            let left_ms = (done > 0).then(|| (took * 1e3 * f64::from(all - done) / f64::from(done)) as u64);
             let bytes = self.link.sent_bytes();
-            (self.progress)(Progress { pages_done: done.into(), pages_total: all.into(), bytes, left_ms });
+            (self.progress)(Progress { pages_done: done.into(), pages_total: all.into(), bytes });
         }
     }
 }

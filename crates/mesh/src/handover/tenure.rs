@@ -266,6 +266,13 @@ impl Tenure {
         }
     }
 
+    /// The machine was taken away here, by a person. It may come again.
+    pub fn given_up(&mut self) -> Record {
+        self.doing = Doing::Nothing;
+        self.record.standing = Standing::Elsewhere(None);
+        self.record
+    }
+
     /// The other side says something.
     pub fn handle(&mut self, from: NodeId, message: Message) -> Vec<Action> {
         match message {

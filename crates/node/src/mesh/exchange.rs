@@ -15,6 +15,12 @@ use crate::depots::{Arrived, offered_by, tags_of, tell};
 use crate::node::{Busy, Node, OnProgress};
 use crate::{Error, Result};
 
+/// How far a transfer to another node is.
+pub(crate) fn sending(sent: &exchange::Progress) -> Progress {
+    let step = format!("sending pages, {} MiB so far", sent.bytes >> 20);
+    Progress { step, done: sent.pages_done, total: sent.pages_total }
+}
+
 impl Node {
     /// The node of the mesh that is meant, if none is meant that is a folder or a file.
     ///
@@ -46,13 +52,8 @@ impl Node {
         tell(progress, "calling the node");
         let mut link = Handle::current().block_on(self.mesh()?.begin_giving(to, request.limit_bytes_s))?;
         let began = Instant::now();
-        let given = exchange::give(&mut link, &self.store, &parcel, &found.name, &|done| {
-            progress(Progress {
-                step: "sending pages".into(),
-                done: done.pages_done,
-                total: done.pages_total,
-            });
-        })?;
+        let given =
+            exchange::give(&mut link, &self.store, &parcel, &found.name, &|sent| progress(sending(&sent)))?;
         tracing::info!(%to, rev = request.rev, pages = given.pages, took = ?began.elapsed(), "gave a snapshot");
         Ok(Pushed {
             name: found.name,

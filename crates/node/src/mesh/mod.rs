@@ -22,6 +22,8 @@ use crate::{Error, Result};
 
 use hosting::Hosting;
 
+pub(crate) use exchange::sending;
+
 /// How long a ticket is valid if nobody says otherwise.
 const VALID: Duration = Duration::from_secs(3600);
 /// And at most.

@@ -19,6 +19,7 @@ use watari_types::{Epoch, ErrorKind, ErrorReport, MachineId, MachineName, NodeId
 
 use crate::api::{TeleportRequest, Teleported};
 use crate::lifecycle::wrong_state;
+use crate::mesh::sending;
 use crate::node::{Node, OnProgress};
 use crate::{Error, Result};
 
@@ -221,9 +222,8 @@ impl Leaving<'_> {
         let parcel =
             Parcel { machine: self.machine, generation: captured.generation, id: captured.id, tags: &[] };
         let mut link = Handle::current().block_on(self.mesh.begin_giving(self.to, None))?;
-        let given = exchange::give(&mut link, &self.node.store, &parcel, self.name, &|done| {
-            let (done, total) = (done.pages_done, done.pages_total);
-            (self.progress)(Progress { step: "sending pages".to_owned(), done, total });
+        let given = exchange::give(&mut link, &self.node.store, &parcel, self.name, &|sent| {
+            (self.progress)(sending(&sent))
         })?;
         self.given.pages += given.pages;
         self.given.bytes += given.bytes;

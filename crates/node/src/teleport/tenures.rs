@@ -27,6 +27,16 @@ impl Node {
         self.home.node_file("tenures").join(format!("{machine}.json"))
     }
 
+    /// Forgets a machine that is not on this node any more; but for what it has refused, which others may still ask about.
+    pub(crate) fn forget_tenure(&self, machine: MachineId) -> Result<()> {
+        let path = self.tenure_file(machine);
+        if !path.exists() {
+            return Ok(());
+        }
+        let gone = self.with_tenure(machine, |tenure| tenure.given_up())?;
+        self.persist(machine, &gone)
+    }
+
     /// Does something with what is known of who may run a machine.
     pub(super) fn with_tenure<T>(
         &self,
