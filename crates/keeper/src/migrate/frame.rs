@@ -120,7 +120,10 @@ impl Wire {
     /// It does not come, or cannot be understood.
     pub(super) fn receive(&mut self) -> io::Result<Frame> {
         let mut head = [0; 5];
-        self.stream.read_exact(&mut head)?;
+        self.stream.read_exact(&mut head).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the other side is gone"),
+            _ => error,
+        })?;
         let [kind, length @ ..] = head;
         let length = u32::from_le_bytes(length);
         let most = match kind {

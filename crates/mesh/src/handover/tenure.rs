@@ -52,7 +52,7 @@ pub enum Message {
     Prepare(Epoch),
     /// It could.
     Ready(Epoch),
-    /// It could not. Says nothing of whether it has come.
+    /// It could not, at this epoch or an earlier one. Says nothing of whether it has come.
     Decline(Epoch),
     /// Here is the rest: it is yours.
     Commit(Epoch),
@@ -100,6 +100,9 @@ pub enum Action {
     /// Give up what is held here, or was prepared.
     Discard,
 }
+
+/// A node that has heard of epochs further ahead than this is not believed: a machine must not run out of them.
+const MOST_AHEAD: u64 = 1 << 20;
 
 /// What a node is in the middle of, and forgets when it dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,7 +224,9 @@ impl Tenure {
             *is_prepared = true;
             return vec![Action::Send(from, Message::Ready(epoch))];
         }
-        self.abort()
+        // Nothing was promised. At this epoch it may be asked again, when what was in the way is gone.
+        self.doing = Doing::Nothing;
+        vec![Action::Discard, Action::Send(from, Message::Decline(epoch))]
     }
 
     /// Whether what came was loaded, and could go on now.
@@ -317,7 +322,7 @@ impl Tenure {
             Doing::Awaiting { from: who, epoch: which, is_prepared } if (who, which) == (from, epoch) => {
                 actions.extend(is_prepared.then_some(Action::Send(from, Message::Ready(epoch))));
             }
-            _ => actions.push(Action::Send(from, Message::Decline(epoch))),
+            _ => actions.push(Action::Send(from, Message::Decline(self.record.highest().max(epoch)))),
         }
         actions
     }
@@ -387,8 +392,16 @@ impl Tenure {
     }
 
     fn declined(&mut self, from: NodeId, epoch: Epoch) -> Vec<Action> {
-        if matches!(self.doing, Doing::Moving { to, epoch: which, .. } if (to, which) == (from, epoch)) {
-            self.doing = Doing::Nothing;
+        match self.doing {
+            Doing::Moving { to, epoch: which, .. }
+                if to == from && (which..=Epoch(which.0.saturating_add(MOST_AHEAD))).contains(&epoch) =>
+            {
+                self.doing = Doing::Nothing;
+                // It is offered next at a later one than any that the other side has heard of. Not to remember that costs a
+                // question.
+                self.record.refused = self.record.refused.max(epoch);
+            }
+            _ => {}
         }
         Vec::new()
     }

@@ -161,20 +161,29 @@ impl Leaving<'_> {
     /// Asks whether the machine could come; at which epoch.
     fn prepare(&mut self) -> Result<Epoch> {
         self.tell("asking the node");
-        let actions = self.node.with_tenure(self.machine, |tenure| tenure.offer(self.to))?;
-        let Some((_, message)) = self.node.carry_out(self.machine, actions)?.pop() else {
-            return Err(Error::BadRequest(format!("{} is being moved already", self.name)));
-        };
         let (_, file) = self.node.machine(self.name)?;
         let (config, bridge) = (Box::new(file.config), file.bridge);
         let qemu_version = self.node.qemu()?.version.to_string();
         let visitor = Visitor { name: self.name.clone(), config, qemu_version, bridge };
-        let reply = self.say(message, Some(visitor))?;
-        self.node.told(self.machine, self.to, &reply)?;
+        let (mut epoch, mut reply) = self.offer(&visitor)?;
+        if reply.why.is_none() && matches!(reply.message, Some(Message::Decline(_))) {
+            // It has heard of a later epoch than this node had, and has said which.
+            (epoch, reply) = self.offer(&visitor)?;
+        }
         if self.node.with_tenure(self.machine, |tenure| tenure.is_ready())? {
-            return Ok(message.epoch());
+            return Ok(epoch);
         }
         Err(reply.why.map_or_else(|| refused(self.name), Error::Report))
+    }
+
+    fn offer(&self, visitor: &Visitor) -> Result<(Epoch, Reply)> {
+        let actions = self.node.with_tenure(self.machine, |tenure| tenure.offer(self.to))?;
+        let Some((_, message)) = self.node.carry_out(self.machine, actions)?.pop() else {
+            return Err(Error::BadRequest(format!("{} is being moved already", self.name)));
+        };
+        let reply = self.say(message, Some(visitor.clone()))?;
+        self.node.told(self.machine, self.to, &reply)?;
+        Ok((message.epoch(), reply))
     }
 
     /// Lets the guest go on, if it is held, and tells the other side that nothing comes. It may know better why.
