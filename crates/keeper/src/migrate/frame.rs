@@ -185,7 +185,65 @@ fn devices(packed: &[u8]) -> io::Result<Frame> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What is made of bytes, frame by frame, until they end or mean nothing.
+    fn understood(bytes: Vec<u8>) -> (Vec<Frame>, io::ErrorKind) {
+        let (one, other) = UnixStream::pair().unwrap();
+        let writer = std::thread::spawn(move || drop((&one).write_all(&bytes)));
+        let mut wire = Wire::over(other).unwrap();
+        let mut frames = Vec::new();
+        let end = loop {
+            match wire.receive() {
+                Ok(frame) => frames.push(frame),
+                Err(error) => break error.kind(),
+            }
+        };
+        drop(wire);
+        writer.join().unwrap();
+        (frames, end)
+    }
+
+    fn sent(say: impl FnOnce(&mut Wire)) -> Vec<u8> {
+        let (mut one, other) = pair();
+        say(&mut one);
+        drop(one);
+        let mut bytes = Vec::new();
+        (&other.stream).read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_understood_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            let (_, end) = understood(bytes);
+            prop_assert!(matches!(end, io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof));
+        }
+
+        #[test]
+        fn frames_that_are_changed_are_understood_or_refused(
+            pages in prop::collection::btree_set(any::<u32>(), 1..20),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let pages: Vec<u32> = pages.into_iter().collect();
+            let content: Vec<u8> = (0..pages.len() * PAGE_SIZE).map(|at| (at / 64) as u8).collect();
+            let mut bytes = sent(|wire| {
+                wire.send_pages(&RegionName::ram("m0").unwrap(), &pages, &content).unwrap();
+                wire.send_devices(&content).unwrap();
+            });
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            for frame in understood(bytes).0 {
+                if let Frame::Pages { pages, content, .. } = frame {
+                    prop_assert!(pages.len() <= MOST_PAGES && content.len() == pages.len() * PAGE_SIZE);
+                }
+            }
+        }
+    }
 
     fn pair() -> (Wire, Wire) {
         let (one, other) = UnixStream::pair().unwrap();
