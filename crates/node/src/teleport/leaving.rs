@@ -203,7 +203,12 @@ impl Leaving<'_> {
                 }
             }
         }
-        why.map_or(error, Error::Report)
+        // Each side of a connection that is cut only knows that the other is gone.
+        let is_cut = |report: &ErrorReport| report.kind == ErrorKind::Unreachable;
+        match why {
+            Some(why) if is_cut(&error.report()) && !is_cut(&why) => Error::Report(why),
+            _ => error,
+        }
     }
 
     /// Brings everything there while the guest runs, until little is left.
