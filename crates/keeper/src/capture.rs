@@ -114,17 +114,10 @@ fn pre_copy(
     gathered: &mut Gathered,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<u32> {
-    // A capture that failed, or a keeper that died, left pages behind that no scan will report again.
-    let mut disks: Vec<PageSet> = instance.disks.iter().map(Disk::pending).collect();
-    let mut ram = instance.ram.unpublished();
+    let (mut disks, mut ram) = instance.unpublished();
     let mut last = u64::MAX;
     for round in 1.. {
-        for (set, disk) in disks.iter_mut().zip(&instance.disks) {
-            set.union_with(&disk.scan());
-        }
-        for (set, new) in ram.iter_mut().zip(instance.ram.scan()?) {
-            set.union_with(&new);
-        }
+        instance.scan_into(&mut disks, &mut ram)?;
         let pages = disks.iter().chain(&ram).map(PageSet::len).sum();
         let mut done = 0;
         // Disks first: what the guest's page cache shares with them is then already in the pack.

@@ -97,10 +97,7 @@ impl Gathered {
     /// Takes pages of a disk as they were when they were sealed.
     pub(crate) fn sealed(&mut self, index: usize, sealed: &Sealed) -> Result<()> {
         self.batches(sealed.pages(), &mut |_| {}, &RegionName::disk(index), |batch, into| {
-            for (&page, bytes) in batch.iter().zip(into.as_chunks_mut::<PAGE_SIZE>().0) {
-                sealed.read(page, bytes).map_err(Error::disk("read"))?;
-            }
-            Ok(())
+            read_sealed(sealed, batch, into)
         })
     }
 
@@ -181,6 +178,14 @@ pub(crate) fn read_disk(disk: &Disk, pages: &[u32], into: &mut [u8]) -> Result<(
     each_run(pages, into, |first, bytes| {
         disk.read_at(u64::from(first) * PAGE_SIZE as u64, bytes).map_err(Error::disk("read"))
     })
+}
+
+/// Reads pages of a disk as they were when they were sealed. `into` holds exactly these.
+pub(crate) fn read_sealed(sealed: &Sealed, pages: &[u32], into: &mut [u8]) -> Result<()> {
+    for (&page, bytes) in pages.iter().zip(into.as_chunks_mut::<PAGE_SIZE>().0) {
+        sealed.read(page, bytes).map_err(Error::disk("read"))?;
+    }
+    Ok(())
 }
 
 /// Hands out the runs of neighbouring pages in `batch`, each with its part of `bytes`.

@@ -10,7 +10,7 @@ use watari_disk::{DeferredFlushes, Disk, Hydration, Sealed, nbd};
 use watari_qemu::{Accel, Agent, Monitor, RunState, STATE_PATH};
 use watari_ram::RemoteFd;
 use watari_store::{NodeKey, Regions};
-use watari_types::{Epoch, SnapshotId};
+use watari_types::{Epoch, PageSet, SnapshotId};
 
 use crate::arrival::Arrival;
 use crate::history::History;
@@ -103,6 +103,23 @@ impl Instance {
     pub(crate) fn save_devices(&mut self) -> Result<Vec<u8>> {
         self.monitor.save_devices(Path::new(STATE_PATH))?;
         read_all(&self.state_file).map_err(|source| Error::DeviceState { source })
+    }
+
+    /// What is in no snapshot as far as known without a scan: of each disk, and of each RAM block. A capture that failed, or a
+    /// keeper that died, left pages behind that no scan will report again.
+    pub(crate) fn unpublished(&self) -> (Vec<PageSet>, Vec<PageSet>) {
+        (self.disks.iter().map(Disk::pending).collect(), self.ram.unpublished())
+    }
+
+    /// Adds what was written since the last scan.
+    pub(crate) fn scan_into(&mut self, disks: &mut [PageSet], ram: &mut [PageSet]) -> Result<()> {
+        for (set, disk) in disks.iter_mut().zip(&self.disks) {
+            set.union_with(&disk.scan());
+        }
+        for (set, new) in ram.iter_mut().zip(self.ram.scan()?) {
+            set.union_with(&new);
+        }
+        Ok(())
     }
 
     /// Moves on to a snapshot that was just published: nothing up to its instant is unpublished any more.

@@ -4,12 +4,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use watari_disk::Disk;
 use watari_types::{PAGE_SIZE, PageSet, RegionName};
 
 use super::frame::{Frame, MOST_PAGES, Wire};
 use crate::capture::{self, Afterwards, Held};
-use crate::gather::read_disk;
+use crate::gather::{read_disk, read_sealed};
 use crate::instance::Instance;
 use crate::protocol::{Migrated, Progress};
 use crate::{Error, Result};
@@ -59,21 +58,16 @@ impl Outgoing {
 
     /// Sends what is written while the guest writes on. Returns the number of rounds.
     fn pre_copy(&mut self, instance: &mut Instance, progress: &mut dyn FnMut(Progress)) -> Result<u32> {
-        let mut disks: Vec<PageSet> = instance.disks.iter().map(Disk::pending).collect();
-        let mut ram = instance.ram.unpublished();
+        let (mut disks, mut ram) = instance.unpublished();
         let mut last = u64::MAX;
         for round in 1.. {
-            for (set, disk) in disks.iter_mut().zip(&instance.disks) {
-                set.union_with(&disk.scan());
-            }
-            for (set, new) in ram.iter_mut().zip(instance.ram.scan()?) {
-                set.union_with(&new);
-            }
+            instance.scan_into(&mut disks, &mut ram)?;
             let began = Instant::now();
             let total: u64 = disks.iter().chain(&ram).map(PageSet::len).sum();
             progress(Progress { step: format!("sending what was written, round {round}"), done: 0, total });
             for (index, set) in disks.iter_mut().enumerate() {
-                self.disk(index, &instance.disks[index], set)?;
+                let disk = &instance.disks[index];
+                self.batches(&RegionName::disk(index), set, |batch, into| read_disk(disk, batch, into))?;
                 set.clear();
             }
             for (index, set) in ram.iter_mut().enumerate() {
@@ -115,10 +109,7 @@ impl Outgoing {
     fn rest(&mut self, instance: &Instance, held: &Held) -> Result<()> {
         for (index, sealed) in held.sealed.iter().enumerate() {
             self.batches(&RegionName::disk(index), sealed.pages(), |batch, into| {
-                for (&page, bytes) in batch.iter().zip(into.as_chunks_mut::<PAGE_SIZE>().0) {
-                    sealed.read(page, bytes).map_err(Error::disk("read"))?;
-                }
-                Ok(())
+                read_sealed(sealed, batch, into)
             })?;
         }
         held.staging.each(|range, pages, bytes| {
@@ -129,10 +120,6 @@ impl Outgoing {
             Ok(())
         })?;
         self.wire.send_devices(&held.devices).map_err(cut)
-    }
-
-    fn disk(&mut self, index: usize, disk: &Disk, pages: &PageSet) -> Result<()> {
-        self.batches(&RegionName::disk(index), pages, |batch, into| read_disk(disk, batch, into))
     }
 
     fn batches(
