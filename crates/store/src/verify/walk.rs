@@ -100,7 +100,7 @@ impl<'a> Walk<'a> {
             self.found.damaged.push(Damage::new(&path, &e));
         }
         let snapshot = manifest.snapshot();
-        // With its trees it needs no other.
+        // With its trees it needs no other; without them, or a part of them, it is read by way of those before it.
         if self.trees(&snapshot, &path) {
             return None;
         }
@@ -113,19 +113,21 @@ impl<'a> Walk<'a> {
         Some((parent, path))
     }
 
-    /// Checks that the trees of a snapshot are whole; whether it has any.
+    /// Checks that the trees of a snapshot are whole; whether it has any, and they are.
     fn trees(&mut self, snapshot: &Snapshot, path: &Path) -> bool {
         if !self.store.has_trees(snapshot) {
             return false;
         }
+        let mut are_whole = true;
         for region in &snapshot.draft.regions {
             let root = snapshot.roots.get(&region.name).copied().unwrap_or(PageHash::ZERO_PAGE);
             if let Some(what) = self.node(root, levels_for(region.pages())) {
                 let what = format!("of the tree of {}, {what}", region.name);
                 self.found.damaged.push(Damage { path: path.to_owned(), what });
+                are_whole = false;
             }
         }
-        true
+        are_whole
     }
 
     /// Looks once at everything below a name that is so many levels above the pages of its region. What is wrong there.
