@@ -226,6 +226,18 @@ fn run(seed: u64, with_person: bool) {
     }
 }
 
+impl World {
+    /// The machine goes from one node to another, and nothing is in its way.
+    fn goes(&mut self, from: usize, to: usize) {
+        let actions = self.nodes[from].tenure.offer(id(to));
+        self.act(from, actions);
+        self.deliver_all();
+        let actions = self.nodes[from].tenure.hand_over();
+        self.act(from, actions);
+        self.deliver_all();
+    }
+}
+
 fn for_each_seed(run: impl Fn(u64)) {
     let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
     match number("WATARI_SEED") {
@@ -253,12 +265,7 @@ fn who_waited_for_it_in_vain_takes_it_from_another_later() {
     world.deliver_all();
     world.die(0, false);
     for (from, to) in [(0, 2), (2, 1)] {
-        let actions = world.nodes[from].tenure.offer(id(to));
-        world.act(from, actions);
-        world.deliver_all();
-        let actions = world.nodes[from].tenure.hand_over();
-        world.act(from, actions);
-        world.deliver_all();
+        world.goes(from, to);
         assert_eq!(world.nodes[to].state, State::Runs);
     }
 }
@@ -268,12 +275,7 @@ fn it_goes_there_and_back_and_each_time_the_epoch_is_higher() {
     let mut world = World::new(0);
     (world.deaths, world.losses, world.failures) = (0, 0, 0);
     for (number, (from, to)) in [(0, 1), (1, 0), (0, 2), (2, 1)].into_iter().enumerate() {
-        let actions = world.nodes[from].tenure.offer(id(to));
-        world.act(from, actions);
-        world.deliver_all();
-        let actions = world.nodes[from].tenure.hand_over();
-        world.act(from, actions);
-        world.deliver_all();
+        world.goes(from, to);
         assert_eq!((world.nodes[from].state, world.nodes[to].state), (State::Absent, State::Runs));
         assert_eq!(world.nodes[to].disk.epoch, Epoch(number as u64 + 2));
     }
