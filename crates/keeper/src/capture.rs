@@ -76,6 +76,7 @@ fn capture(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Checkpointed> {
     let began = Instant::now();
+    instance.ensure_whole()?;
     let generation = instance.history.next_generation()?;
     let lease = instance.history.store().lease()?;
     let mut gathered = Gathered::new(&instance.history, &lease)?;

@@ -31,6 +31,17 @@ pub fn ask<T: DeserializeOwned>(
     read_reply(stream, progress)
 }
 
+/// Has the keeper behind `socket` lend what its guest has: what it says from then on is not for this side.
+pub fn begin_lending(socket: &Path) -> Result<UnixStream, ErrorReport> {
+    let mut stream = UnixStream::connect(socket).map_err(silent)?;
+    let mut line = serde_json::to_vec(&Request::Lend).map_err(|e| garbled(&e))?;
+    line.push(b'\n');
+    stream.write_all(&line).map_err(silent)?;
+    // Nothing follows the reply before something was wanted.
+    let reader = stream.try_clone().map_err(silent)?;
+    read_reply::<Value>(reader, |_| {}).map(|_| stream)
+}
+
 /// Reads reply lines until the last one.
 pub fn read_reply<T: DeserializeOwned>(
     from: impl std::io::Read,

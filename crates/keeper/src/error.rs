@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use watari_types::{ErrorKind, ErrorReport, MachineName, RegionName, RegionNameError, SnapshotId};
+use watari_types::{ErrorKind, ErrorReport, Generation, MachineName, RegionName, RegionNameError, SnapshotId};
 
 /// What can go wrong around one machine. Unless a variant says otherwise, the machine is as it was before.
 #[derive(Debug, Error)]
@@ -151,6 +151,15 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The machine runs, or ran, while a part of what it holds is on the node that it came from.
+    #[error("what it holds is not all here: {generation} of it is still to come")]
+    NotWhole {
+        /// The snapshot that holds the rest.
+        generation: Generation,
+    },
+    /// The kernel cannot make a guest wait for memory that is elsewhere.
+    #[error("the host cannot make a guest wait for its memory")]
+    CannotBorrow,
     /// The guest writes faster than the connection takes it. It runs on.
     #[error("it writes faster than the connection takes it, and would stand still for some {seconds} s")]
     TooBusy {
@@ -240,6 +249,14 @@ impl Error {
                 (ErrorKind::WrongState, "`watari resume NAME` first, or `watari kill NAME`")
             }
             Error::NoNic => (ErrorKind::WrongState, ""),
+            Error::NotWhole { .. } => (
+                ErrorKind::WrongState,
+                "while it runs, wait until it has come (`watari show NAME`); else `watari restore NAME --discard` goes \
+                 back to what is here, and `watari resume NAME --here` on the node that it came from goes on there",
+            ),
+            Error::CannotBorrow => {
+                (ErrorKind::WrongState, "move it without --lazy; `watari doctor` says what the host lacks")
+            }
             Error::Migration { .. } => (ErrorKind::Unreachable, ""),
             Error::TooBusy { .. } => (
                 ErrorKind::WrongState,

@@ -26,6 +26,7 @@ use crate::history::History;
 use crate::home::{Home, MachineHome};
 use crate::instance::{Instance, InstanceRecord};
 use crate::memory::GuestMemory;
+use crate::migrate::Loan;
 use crate::process::{kill_if_same, process_started};
 use crate::protocol::{MemoryFrom, Status};
 use crate::ram::{self, Ram};
@@ -109,17 +110,32 @@ impl Ground {
         (0..self.file.config.disks.len()).map(open).collect()
     }
 
-    /// Makes the machine's disks unusable until [`Ground::create_disks`], durably. Returns of each what can be kept
-    /// when the machine is to stand at `wanted`.
-    pub(crate) fn revoke_disks(&self, history: &History, wanted: SnapshotId) -> Result<Vec<Option<Remains>>> {
-        let head = history.refs().head()?;
+    /// The history of a machine that has no snapshot here.
+    pub(crate) fn history_of_nothing(&self) -> Result<History> {
+        History::load(&Store::open(&self.node.store())?, self.file.config.id, None)
+    }
+
+    /// Makes the machine's disks unusable until others are created, durably. Returns of each what can be kept when the machine
+    /// is to stand at `wanted`, but for those pages of each disk that are in `since`.
+    pub(crate) fn revoke_disks(
+        &self,
+        history: &History,
+        wanted: SnapshotId,
+        since: &[PageSet],
+    ) -> Result<Vec<Option<Remains>>> {
+        // What is in the files of a machine that was not whole is of no snapshot that is here.
+        let head = if Loan::of(&self.home)?.is_some() { None } else { history.refs().head()? };
         let differing = head.map(|head| history.store().changed_between(head.id, wanted));
         let differing = differing.and_then(|found| {
             found.inspect_err(|error| tracing::warn!("the disks are made anew: {error}")).ok()
         });
         let revoke = |index| {
             let name = RegionName::disk(index);
-            let differing = differing.as_ref().map(|all| all.get(&name).cloned().unwrap_or_default());
+            let differing = differing.as_ref().map(|all| {
+                let mut pages = all.get(&name).cloned().unwrap_or_default();
+                since.get(index).into_iter().for_each(|since| pages.union_with(since));
+                pages
+            });
             Ok(Disk::revoke(&self.home.disk(index), differing.as_ref())?)
         };
         (0..self.file.config.disks.len()).map(revoke).collect()
@@ -378,6 +394,7 @@ impl Ground {
             hydrations: disks.iter().map(Disk::hydrate).collect(),
             board: Board::new(status, disks.clone(), arriving),
             arrival,
+            debt: None,
             disks,
             staging,
             record,

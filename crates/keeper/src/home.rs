@@ -205,6 +205,16 @@ impl MachineHome {
         self.run.join("arrived")
     }
 
+    /// The socket of whoever passes on what a machine wants of the node that it came from.
+    pub fn lender(&self) -> PathBuf {
+        self.socket("lender")
+    }
+
+    /// What a machine that runs owes to the node that it came from.
+    pub fn lent(&self) -> PathBuf {
+        self.folder.join("lent.json")
+    }
+
     /// The file whose lock makes a process the machine's only owner.
     pub fn lock(&self) -> PathBuf {
         self.folder.join("lock")

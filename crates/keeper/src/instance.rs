@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use watari_disk::{DeferredFlushes, Disk, Hydration, Sealed, nbd};
@@ -16,6 +16,7 @@ use crate::arrival::Arrival;
 use crate::history::History;
 use crate::home::MachineHome;
 use crate::memory::GuestMemory;
+use crate::migrate::Debt;
 use crate::protocol::NetworkAction;
 use crate::ram::{self, Ram};
 use crate::record::{MachineFile, MachineState, Phase, Point, save_json};
@@ -40,6 +41,8 @@ pub(crate) struct Instance {
     pub(crate) ram: Ram,
     /// Memory that is still being filled.
     pub(crate) arrival: Option<Arrival>,
+    /// What it owes to the node that it came from.
+    pub(crate) debt: Option<Debt>,
     pub(crate) disks: Vec<Disk>,
     pub(crate) staging: Staging,
     pub(crate) board: Board,
@@ -206,7 +209,7 @@ impl Instance {
             return Ok(false);
         }
         // Noted first: its disk may have it held again before `cont` has answered.
-        let noted = self.note(Phase::Running, "");
+        let noted = self.note(Phase::Running, &self.whole_so_far());
         let went_on = noted.and_then(|()| Ok(self.monitor.cont()?));
         if went_on.is_ok()
             && self.file.bridge.is_some()
@@ -218,6 +221,29 @@ impl Instance {
             );
         }
         went_on.map(|()| true).inspect_err(|_| self.put_back(Phase::Paused, &reason))
+    }
+
+    /// Where the rest of a machine is that is not whole yet; nothing if it is.
+    fn whole_so_far(&self) -> String {
+        if self.debt.is_none() {
+            return String::new();
+        }
+        let back = match self.history.base_snapshot() {
+            Some(snapshot) => {
+                let before = now_unix_ms().saturating_sub(snapshot.draft.created_unix_ms) / 1000;
+                format!("the last that is whole here is {}, {before} s before it came", snapshot.draft.generation)
+            }
+            None => "no snapshot of it is here".to_owned(),
+        };
+        format!("still takes what it holds from the node that it came from; {back}")
+    }
+
+    /// Refuses what cannot be done with a machine that is not whole.
+    pub(crate) fn ensure_whole(&self) -> Result<()> {
+        match &self.debt {
+            Some(debt) => Err(Error::NotWhole { generation: debt.loan.generation }),
+            None => Ok(()),
+        }
     }
 
     /// Notes what a debugger has done to the guest. Whoever holds the instance is in the middle of nothing, so that a guest
@@ -313,6 +339,10 @@ pub(crate) fn set_clock(home: &MachineHome) {
         Ok(()) => tracing::info!("the guest's clock is set"),
         Err(error) => tracing::info!(%error, "the guest's clock could not be set: no agent answers"),
     }
+}
+
+fn now_unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 fn agent(home: &MachineHome) -> Result<Agent, watari_qemu::Error> {

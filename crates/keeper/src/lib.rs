@@ -13,7 +13,7 @@
 //! * `start`: power on, resume, or take over a QEMU whose keeper died;
 //! * `arrival`: memory that is filled while its guest runs already;
 //! * `capture`: a snapshot while the guest runs;
-//! * `migrate`: what is written while a machine goes to another keeper;
+//! * `migrate`: what is written while a machine goes to another keeper, or what it holds after it has gone;
 //! * `rewind`: a run is given up for a restore, which goes on with its memory;
 //! * [`heads`]: memory that clones share.
 //!
@@ -50,6 +50,7 @@ mod unkept;
 pub use dump::write_core;
 pub use error::{Error, not_kept};
 pub use history::StoreSource;
+pub use migrate::Loan;
 pub use process::{kill_if_same, process_started};
 pub use rewind::memory_of;
 pub use run::run;

@@ -10,7 +10,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use watari_types::{ErrorReport, Generation, MachineName, SnapshotId};
+use watari_types::{ErrorReport, Generation, MachineName, NodeId, SnapshotId};
 
 use crate::record::{NetworkStart, Phase, Point};
 
@@ -45,6 +45,13 @@ pub enum Start {
         snapshot: SnapshotId,
         /// Its number in this machine's history.
         generation: Generation,
+    },
+    /// Like that, but what the machine holds stays where it is until it is needed, but for what a snapshot here has of it.
+    Borrow {
+        /// That snapshot.
+        base: Option<Point>,
+        /// Where the rest is.
+        from: NodeId,
     },
     /// Take over a QEMU whose keeper died.
     Adopt,
@@ -114,6 +121,21 @@ pub enum Request {
         /// Where somebody listens who passes on what is said.
         socket: PathBuf,
     },
+    /// Send a keeper what it takes for the guest to go on there, and hold it here. → [`Migrated`]. What it holds is lent; after
+    /// an error it runs on.
+    LeaveFirst {
+        /// Where somebody listens who passes on what is said.
+        socket: PathBuf,
+        /// What is there.
+        lending: Lending,
+    },
+    /// Give what a held guest has to whoever asks: after the reply, in frames of its own.
+    Lend,
+    /// What a machine was lent is here, as this snapshot. → [`Status`].
+    Repay {
+        /// The snapshot.
+        snapshot: Point,
+    },
     /// The screen as a PNG file. → `{"path": …}`, to be removed by the reader.
     Screenshot,
     /// Plug, unplug or replace the network card. → [`Status`].
@@ -121,6 +143,15 @@ pub enum Request {
         /// What to do.
         action: NetworkAction,
     },
+}
+
+/// What a node has of a machine that is to come before its content does.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Lending {
+    /// A snapshot that it descends from.
+    pub base: Option<SnapshotId>,
+    /// Whether it lacks the files that the machine boots from.
+    pub boot: bool,
 }
 
 /// What can be done to a network card while the guest runs.

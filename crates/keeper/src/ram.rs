@@ -55,6 +55,11 @@ impl Ram {
         &self.ranges
     }
 
+    /// Where the blocks are.
+    pub(crate) fn places(&self) -> (ProcessMemory, Vec<Range>) {
+        (self.memory.clone(), self.ranges.clone())
+    }
+
     /// The blocks as regions of a snapshot.
     pub(crate) fn regions(&self) -> Vec<Region> {
         self.ranges.iter().map(|r| Region { name: r.name.clone(), bytes: r.bytes }).collect()

@@ -71,6 +71,8 @@ pub(crate) fn give_up(
     // Nothing of what it was filled with may come in between.
     instance.arrival = None;
     let memory_is_ready = match &instance.memory {
+        // What it holds is of no snapshot that is here.
+        _ if instance.debt.is_some() => false,
         GuestMemory::Own(file) => {
             tracing::debug!(pages = pages.len(), "memory goes back");
             forget(file, &pages)?;

@@ -18,6 +18,7 @@ use crate::ground::{Ground, last_words};
 use crate::home::{Home, MachineHome};
 use crate::instance::{Instance, set_clock};
 use crate::lock;
+use crate::migrate::Lender;
 use crate::process::wait_for_exit;
 use crate::protocol::{Reply, Start, Started};
 use crate::record::{MachineFile, MachineState, Phase};
@@ -88,6 +89,7 @@ fn attend(
         board: instance.board.clone(),
         ending: ending.clone(),
         qemu: (instance.record.qemu_pid, instance.record.qemu_started),
+        lender: Lender::of(&instance),
         instance: Arc::new(Mutex::new(instance)),
     };
     let instance = Arc::clone(&desk.instance);

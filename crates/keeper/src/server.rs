@@ -11,7 +11,7 @@ use watari_types::{ErrorKind, ErrorReport};
 use crate::arrival::Arriving;
 use crate::capture;
 use crate::instance::{Instance, set_clock};
-use crate::migrate;
+use crate::migrate::{self, Lender};
 use crate::process::kill_if_same;
 use crate::protocol::{Progress, Reply, Request};
 use crate::record::Phase;
@@ -30,6 +30,8 @@ pub(crate) struct Desk {
     pub(crate) board: Board,
     pub(crate) ending: Ending,
     pub(crate) qemu: (u32, u64),
+    /// Beside the instance: what is lent is wanted also while the guest is captured.
+    pub(crate) lender: Lender,
 }
 
 /// Serves connections for as long as the process lives, each on a thread of its own.
@@ -55,6 +57,10 @@ impl Desk {
         let mut out = Lines(&stream);
         match serde_json::from_str(&line) {
             Ok(Request::Watch) => self.watch(&mut out),
+            Ok(Request::Lend) => {
+                out.send(&Reply::Done(serde_json::Value::Null))?;
+                self.lender.serve(stream.try_clone()?, || self.board.phase() == Phase::Paused)
+            }
             Ok(request) => match self.answer(request, &mut out) {
                 Ok(value) => out.send(&Reply::Done(value)),
                 Err(error) => out.send(&Reply::Error(error.report())),
@@ -79,7 +85,7 @@ impl Desk {
 
     fn answer(&self, request: Request, out: &mut Lines<'_>) -> Result<serde_json::Value> {
         match request {
-            Request::Status | Request::Watch => {}
+            Request::Status | Request::Watch | Request::Lend => {}
             Request::Checkpoint { message, tag } => {
                 let mut instance = self.instance();
                 let done = capture::checkpoint(&mut instance, &message, tag.as_deref(), &mut |progress| {
@@ -107,6 +113,14 @@ impl Desk {
                     migrate::migrate(&mut self.instance(), &socket, &mut |progress| out.progress(&progress))?;
                 return json(&migrated);
             }
+            Request::LeaveFirst { socket, lending } => {
+                let _leaves = self.lender.leaves();
+                let left = migrate::lend(&mut self.instance(), &socket, &lending, &mut |progress| {
+                    out.progress(&progress);
+                })?;
+                return json(&left);
+            }
+            Request::Repay { snapshot } => self.instance().repay(snapshot)?,
             Request::Screenshot => {
                 let path = self.instance().screenshot()?;
                 return json(&serde_json::json!({ "path": path }));

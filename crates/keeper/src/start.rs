@@ -5,6 +5,7 @@
 //!  resume   history → disks → disk server → memory checked ┬→ small blocks → arm → devices → cont
 //!           QEMU (incoming) ───────────────────────────────┴→ memory arrives ─────────────────────→
 //!  receive  as resume, but all of memory is filled → arm → what another keeper sends → devices
+//!  borrow   what there is → disks → disk server → QEMU (incoming) → what is needed at once → memory arrives ─→ arm → devices
 //!  adopt    disks → disk server → QEMU runs already: its monitor, its memory, its userfaultfd → arm
 //! ```
 //!
@@ -29,12 +30,12 @@ use watari_ram::{Faults, Range, TrackerChoice};
 use watari_store::Store;
 use watari_types::{PageHash, PageSet, PageTable, RegionName};
 
-use crate::arrival::Arrival;
+use crate::arrival::{Arrival, InStore};
 use crate::ground::{Ground, Newborn, connect_monitor, fill_small_blocks, open_in, write_all};
 use crate::history::History;
 use crate::instance::{ArrivingMemory, Instance, InstanceRecord};
 use crate::memory::{GuestMemory, fill, threads};
-use crate::migrate;
+use crate::migrate::{self, Loan};
 use crate::process::{kill_if_same, process_started};
 use crate::protocol::{MemoryFrom, NetworkAction, Start};
 use crate::ram::{self, Ram};
@@ -77,11 +78,13 @@ impl Ground {
             Start::Receive { snapshot, generation } => {
                 self.receive(Point { generation: *generation, id: *snapshot })
             }
+            Start::Borrow { base, from } => self.borrow(*base, *from),
             Start::Adopt => self.adopt(),
         }
     }
 
     fn boot(self, held: bool) -> Result<(Instance, Option<Child>)> {
+        self.ensure_whole()?;
         let history = self.history()?;
         let disks = self.open_disks(&history)?;
         let server = self.serve(self.listen()?, &disks)?;
@@ -208,7 +211,8 @@ impl Ground {
         };
         let there = memory.populated(range.pages())?;
         let faults = Faults::watch(record.qemu_pid, uffd, range)?;
-        let arrival = Arrival::begin(faults, history.store(), table.clone(), &self.home.arrived(), &there)?;
+        let supply = InStore { store: history.store().clone(), table: table.clone() };
+        let arrival = Arrival::begin(faults, Arc::new(supply), &self.home.arrived(), &there)?;
         newborn.arrival = Some(arrival);
         record.arriving = Some(ArrivingMemory { snapshot: point.id, start: range.start, bytes: range.bytes });
         Ok(())
@@ -244,9 +248,10 @@ impl Ground {
             history.store().device_state(point.id)?.ok_or(Error::NoMemoryImage { snapshot: point.id })?;
         // The disks and the head, which says what they descend from, change together: between these steps there
         // are no disks, and all that can be done with the machine is to restore it.
-        let remains = self.revoke_disks(&history, point.id)?;
+        let remains = self.revoke_disks(&history, point.id, &[])?;
         history.refs().set_head(point.generation, point.id, &history.store().lease()?)?;
         let disks = self.create_disks(&history, remains)?;
+        Loan::forget(&self.home)?;
         let server = self.serve(listener, &disks)?;
         if let Some(table) = history.table(&RegionName::ram(RAM_BLOCK_MAIN)?) {
             match content {
@@ -270,6 +275,7 @@ impl Ground {
             kill_if_same(pid, record.qemu_started);
             return Err(Error::NeverRan);
         }
+        self.ensure_whole()?;
         let history = self.history()?;
         let disks = self.open_disks(&history)?;
         let server = self.serve(self.listen()?, &disks)?;
@@ -289,6 +295,14 @@ impl Ground {
         self.finish(newborn, history, disks, server, memory, ram)
     }
 
+    /// Refuses a machine of which only the keeper that is gone knew how to get the rest.
+    fn ensure_whole(&self) -> Result<()> {
+        match Loan::of(&self.home)? {
+            Some(loan) => Err(Error::NotWhole { generation: loan.generation }),
+            None => Ok(()),
+        }
+    }
+
     /// Has the rest of main memory arrive that a dead keeper was filling. Before anything else, as QEMU may be waiting for a
     /// page of it and answer nobody.
     fn go_on_arriving(&self, record: &InstanceRecord, history: &History) -> Result<Option<Arrival>> {
@@ -299,7 +313,8 @@ impl Ground {
         let range = Range { backing: memory.backing(), ..Range::new(name, arriving.start, arriving.bytes) };
         let there = memory.populated(range.pages())?;
         let faults = Faults::watch(record.qemu_pid, uffd, &range)?;
-        Arrival::go_on(faults, history.store(), table, &self.home.arrived(), &there).map(Some)
+        let supply = InStore { store: history.store().clone(), table };
+        Arrival::go_on(faults, Arc::new(supply), &self.home.arrived(), &there).map(Some)
     }
 }
 
@@ -309,13 +324,13 @@ fn memory_of(record: &InstanceRecord) -> Result<File> {
 }
 
 /// Takes what is at standard input from there: nobody else is to keep it open.
-fn standard_input() -> std::io::Result<UnixStream> {
+pub(crate) fn standard_input() -> std::io::Result<UnixStream> {
     let stream = std::io::stdin().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     Ok(stream.into())
 }
 
-fn load_devices(newborn: &Newborn, devices: &[u8]) -> Result<()> {
+pub(crate) fn load_devices(newborn: &Newborn, devices: &[u8]) -> Result<()> {
     write_all(&newborn.state_file, devices)?;
     Ok(newborn.monitor.load_devices(Path::new(STATE_PATH), LOAD_LIMIT)?)
 }

@@ -26,7 +26,7 @@ use watari_types::{ErrorReport, MachineId, MeshId, NodeId, NodeName};
 use crate::Error;
 use crate::exchange::Link;
 use crate::folder::Folder;
-use crate::handover::{Arriving, Call, Reply};
+use crate::handover::{Arriving, Call, Footing, Reply};
 use crate::invitations::Invitations;
 use crate::lanes::{self, Lanes};
 use crate::peers::{Listen, Peers};
@@ -57,7 +57,8 @@ pub trait Host: Send + Sync + 'static {
     /// Does what a member says about who may run a machine.
     fn handover(&self, from: NodeId, machine: MachineId, call: Call) -> Reply;
 
-    /// Gets ready for a machine that comes from a member. Returns where its keeper here listens for what its keeper there says.
+    /// Gets ready for a machine that comes from a member. Returns where its keeper here listens for what its keeper there says,
+    /// and what there is of it.
     ///
     /// # Errors
     /// It is not to come, or cannot.
@@ -66,7 +67,13 @@ pub trait Host: Send + Sync + 'static {
         from: NodeId,
         machine: MachineId,
         arriving: Arriving,
-    ) -> Result<UnixStream, ErrorReport>;
+    ) -> Result<(UnixStream, Footing), ErrorReport>;
+
+    /// Where the keeper of a machine that was lent to a member listens for what is wanted of it.
+    ///
+    /// # Errors
+    /// It was not, or is not any more.
+    fn lend(&self, to: NodeId, machine: MachineId) -> Result<UnixStream, ErrorReport>;
 
     /// Gives a member the snapshot that a revision names here.
     fn give(&self, to: NodeId, rev: &str, link: &mut Link);
@@ -340,7 +347,8 @@ impl Mesh {
         Ok(self.request(node, &Ask::Handover { machine, call: Box::new(call) }).await?.0)
     }
 
-    /// Has a node get ready for a machine; the way over which its keeper here then speaks to the one there.
+    /// Has a node get ready for a machine; the way over which its keeper here then speaks to the one there, and what there is of
+    /// it.
     ///
     /// # Errors
     /// It does not answer, or will not.
@@ -349,9 +357,18 @@ impl Mesh {
         node: NodeId,
         machine: MachineId,
         arriving: Arriving,
-    ) -> Result<Way, Error> {
+    ) -> Result<(Way, Footing), Error> {
         let ask = Ask::Migrate { machine, arriving: Box::new(arriving) };
-        let ((), send, receive) = self.request(node, &ask).await?;
+        let (footing, send, receive) = self.request(node, &ask).await?;
+        Ok((Way::over(send, receive), footing))
+    }
+
+    /// The way over which a keeper here takes what it needs of a machine that a node has lent.
+    ///
+    /// # Errors
+    /// It does not answer, or will not.
+    pub async fn begin_borrowing(&self, node: NodeId, machine: MachineId) -> Result<Way, Error> {
+        let ((), send, receive) = self.request(node, &Ask::Lend { machine }).await?;
         Ok(Way::over(send, receive))
     }
 

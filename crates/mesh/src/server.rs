@@ -1,5 +1,6 @@
 //! What others ask of this node. A stranger may ask to be let in, and nothing else.
 
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
@@ -104,6 +105,7 @@ async fn handle(mesh: Mesh, node: NodeId, mut send: SendStream, mut receive: Rec
         Ok(Ask::Migrate { machine, arriving }) => {
             return receive_machine(mesh, node, machine, *arriving, send, receive).await;
         }
+        Ok(Ask::Lend { machine }) => return lend(mesh, node, machine, send, receive).await,
         Ok(Ask::Take { lanes }) => return take(mesh, node, lanes, send, receive).await,
         Ok(Ask::Give { rev, lanes }) => return give(mesh, node, rev, lanes, send, receive).await,
         Ok(Ask::Lane { name }) => {
@@ -143,14 +145,35 @@ async fn receive_machine(
     node: NodeId,
     machine: MachineId,
     arriving: Arriving,
-    mut send: SendStream,
+    send: SendStream,
     receive: RecvStream,
 ) {
     let host = mesh.0.host.clone();
     let ready = tokio::task::spawn_blocking(move || host.receive(node, machine, arriving)).await;
     let ready = ready.unwrap_or_else(|_| Err(Error::Internal("a machine could not be taken").report()));
-    let (answer, keeper) = match ready {
-        Ok(keeper) => (Ok(()), Some(keeper)),
+    let ready = ready.map(|(keeper, footing)| (footing, keeper));
+    link_keepers(node, machine, ready, send, receive).await;
+}
+
+async fn lend(mesh: Mesh, node: NodeId, machine: MachineId, send: SendStream, receive: RecvStream) {
+    let host = mesh.0.host.clone();
+    let keeper = tokio::task::spawn_blocking(move || host.lend(node, machine)).await;
+    let keeper = keeper.unwrap_or_else(|_| Err(Error::Internal("a machine could not be lent").report()));
+    // Somebody's guest waits for it.
+    let _ = send.set_priority(1);
+    link_keepers(node, machine, keeper.map(|keeper| ((), keeper)), send, receive).await;
+}
+
+/// Answers, and passes on what the keeper here and the one there say to each other.
+async fn link_keepers<T: serde::Serialize>(
+    node: NodeId,
+    machine: MachineId,
+    answer: Result<(T, UnixStream), ErrorReport>,
+    mut send: SendStream,
+    receive: RecvStream,
+) {
+    let (answer, keeper) = match answer {
+        Ok((answer, keeper)) => (Ok(answer), Some(keeper)),
         Err(report) => (Err(Error::Unwanted(report)), None),
     };
     if reply(node, &mut send, answer).await.is_ok()

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use watari_mesh::exchange::{Link, give, take};
-use watari_mesh::handover::{Arriving, Call, Reply};
+use watari_mesh::handover::{Arriving, Call, Footing, Reply};
 use watari_mesh::{Error, Holdings, Host, Listen, Mesh, Options, Presence};
 use watari_store::{NodeKey, Parcel, Store};
 use watari_types::{
@@ -38,7 +38,12 @@ impl Host for Daemon {
         Reply::default()
     }
 
-    fn receive(&self, _: NodeId, machine: MachineId, _: Arriving) -> Result<UnixStream, ErrorReport> {
+    fn receive(
+        &self,
+        _: NodeId,
+        machine: MachineId,
+        arriving: Arriving,
+    ) -> Result<(UnixStream, Footing), ErrorReport> {
         if machine != support::MACHINE {
             return Err(ErrorReport::new(ErrorKind::WrongState, "it was not to come", ""));
         }
@@ -49,7 +54,11 @@ impl Host for Daemon {
             said.reverse();
             (&keepers).write_all(&said).unwrap();
         });
-        Ok(ours)
+        Ok((ours, Footing { base: arriving.lineage.first().copied(), lacks_boot: false }))
+    }
+
+    fn lend(&self, _: NodeId, machine: MachineId) -> Result<UnixStream, ErrorReport> {
+        Err(ErrorReport::new(ErrorKind::WrongState, format!("{machine} was not lent"), ""))
     }
 
     fn give(&self, _: NodeId, _: &str, link: &mut Link) {
@@ -233,12 +242,15 @@ async fn keepers_hear_each_other_until_one_of_them_says_no_more() {
     let arriving = Arriving {
         epoch: Epoch(7),
         name: "web".parse().unwrap(),
-        snapshot: SnapshotId([1; 32]),
-        generation: Generation(3),
+        config: Box::new(support::config()),
+        lineage: vec![SnapshotId([1; 32])],
+        lazy: false,
         retention: Retention::default(),
         bridge: None,
     };
-    let way = here.begin_migrating(places[1].id(), support::MACHINE, arriving.clone()).await.unwrap();
+    let (way, footing) =
+        here.begin_migrating(places[1].id(), support::MACHINE, arriving.clone()).await.unwrap();
+    assert_eq!(footing.base, Some(SnapshotId([1; 32])));
     let (keeper, passed_on) = UnixStream::pair().unwrap();
     let passing = tokio::spawn(way.pass_on(passed_on));
     let said: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
@@ -252,6 +264,8 @@ async fn keepers_hear_each_other_until_one_of_them_says_no_more() {
     });
     assert!(heard.await.unwrap().into_iter().rev().eq(said));
     passing.await.unwrap().unwrap();
+    let refused = here.begin_borrowing(places[1].id(), support::MACHINE).await;
+    assert!(matches!(refused, Err(Error::Refused(report)) if report.kind == ErrorKind::WrongState));
     let refused = here.begin_migrating(places[1].id(), MachineId([9; 16]), arriving).await;
     assert!(matches!(refused, Err(Error::Refused(report)) if report.kind == ErrorKind::WrongState));
 }

@@ -4,7 +4,7 @@
 //! one machine never overlap; reading what the machine is doing takes no such lock. `live` is there while a
 //! keeper runs and is followed (see [`supervise`](crate::supervise)).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ use watari_types::{MachineName, NodeId};
 use crate::api::{InstanceInfo, MachineInfo, OriginInfo};
 use crate::gc::Pins;
 use crate::supervise::Live;
-use crate::teleport::{Comings, Tenures};
+use crate::teleport::{Borrowers, Comings, Tenures};
 use crate::{Error, Result};
 
 /// Where long work says how far it is.
@@ -57,6 +57,9 @@ pub(crate) struct Node {
     pub(crate) joining: Mutex<()>,
     pub(crate) tenures: Tenures,
     pub(crate) coming: Comings,
+    pub(crate) borrowers: Borrowers,
+    /// The machines of which everything is just being sent after them.
+    pub(crate) sending_lent: Mutex<BTreeSet<MachineName>>,
     pub(crate) options: Options,
     /// Held while the accelerator is probed, so that it is probed once.
     pub(crate) probing: Mutex<()>,
@@ -91,6 +94,8 @@ impl Node {
             joining: Mutex::new(()),
             tenures: Tenures::default(),
             coming: Comings::default(),
+            borrowers: Borrowers::default(),
+            sending_lent: Mutex::default(),
             options,
             probing: Mutex::new(()),
             finder,

@@ -18,17 +18,24 @@ pub(crate) struct Teleport {
     name: String,
     /// The node, by its name or the beginning of its id
     node: String,
+    /// Let the guest go on there at once; what it holds follows, what it needs first
+    ///
+    /// Until all of it is there, the machine needs both nodes: should the connection be cut, it waits. `watari show` there says
+    /// how much is still to come. Should this node be lost, `watari restore` there goes back to the last snapshot that is there.
+    #[arg(long)]
+    lazy: bool,
 }
 
 impl Teleport {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let name = machine_name(&self.name)?;
-        let request = TeleportRequest { node: self.node.clone() };
+        let request = TeleportRequest { node: self.node.clone(), lazy: self.lazy };
         let moved: Teleported =
             context.client()?.post_with(&format!("machines/{name}/teleport"), &request)?;
         context.out.result(&moved, |moved| {
+            let rest = if self.lazy { "; the rest follows" } else { "" };
             format!(
-                "{} runs on node {} after {}, its guest held for {}: {} sent, {}",
+                "{} runs on node {} after {}, its guest held for {}: {} sent, {}{rest}",
                 moved.name,
                 short(moved.node),
                 milliseconds(moved.total_ms),

@@ -16,6 +16,7 @@
 //! content, which a guest must expect of a page that it gave away.)
 
 mod marks;
+mod supply;
 
 use std::io;
 use std::ops::Range;
@@ -26,9 +27,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use marks::Marks;
+pub(crate) use supply::{InStore, Sink, Supply};
 use watari_ram::Faults;
-use watari_store::Store;
-use watari_types::{ErrorReport, PAGE_SIZE, PageSet, PageTable};
+use watari_types::{ErrorReport, PAGE_SIZE, PageSet};
 
 use crate::{Error, Result};
 
@@ -51,8 +52,7 @@ pub(crate) struct Arriving(Arc<Work>);
 
 struct Work {
     faults: Faults,
-    store: Store,
-    table: PageTable,
+    supply: Arc<dyn Supply>,
     marks: Marks,
     stop: AtomicBool,
     state: Mutex<State>,
@@ -67,20 +67,19 @@ struct State {
 }
 
 impl Arrival {
-    /// Begins to put what `table` says into memory that `faults` watches, but for the pages that are `there`. `file` is to note
+    /// Begins to put what is supplied into memory that `faults` watches, but for the pages that are `there`. `file` is to note
     /// what has arrived.
     ///
     /// # Errors
     /// Nothing arrives then.
     pub(crate) fn begin(
         faults: Faults,
-        store: &Store,
-        table: PageTable,
+        supply: Arc<dyn Supply>,
         file: &Path,
         there: &PageSet,
     ) -> Result<Arrival> {
-        let marks = Marks::create(file, end(&table)).map_err(Error::io("create", file))?;
-        Arrival::start(faults, store, table, marks, there, file)
+        let marks = Marks::create(file, supply.end()).map_err(Error::io("create", file))?;
+        Arrival::start(faults, supply, marks, there, file)
     }
 
     /// Goes on with what another keeper has begun.
@@ -89,30 +88,27 @@ impl Arrival {
     /// Nothing arrives then.
     pub(crate) fn go_on(
         faults: Faults,
-        store: &Store,
-        table: PageTable,
+        supply: Arc<dyn Supply>,
         file: &Path,
         there: &PageSet,
     ) -> Result<Arrival> {
-        let marks = Marks::open(file, end(&table)).map_err(Error::io("read", file))?;
-        Arrival::start(faults, store, table, marks, there, file)
+        let marks = Marks::open(file, supply.end()).map_err(Error::io("read", file))?;
+        Arrival::start(faults, supply, marks, there, file)
     }
 
     fn start(
         faults: Faults,
-        store: &Store,
-        table: PageTable,
+        supply: Arc<dyn Supply>,
         marks: Marks,
         there: &PageSet,
         file: &Path,
     ) -> Result<Arrival> {
-        there.iter().filter(|page| !table.get(*page).is_zero_page()).for_each(|page| marks.set(page));
+        there.iter().filter(|page| supply.has(*page)).for_each(|page| marks.set(page));
         // Also those: the guest may give them away.
         marks.save_all().map_err(Error::io("write", file))?;
         let work = Work {
             faults,
-            store: store.clone(),
-            table,
+            supply,
             marks,
             stop: AtomicBool::new(false),
             state: Mutex::default(),
@@ -129,6 +125,12 @@ impl Arrival {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || what(&work));
         self.threads.push(thread.map_err(Error::io("start the thread", Path::new(name)))?);
         Ok(())
+    }
+
+    /// What is supplied has changed: see [`Supply::is_near`].
+    pub(crate) fn look_again(&self) {
+        drop(self.work.lock());
+        self.work.changed.notify_all();
     }
 
     /// How far it is.
@@ -154,13 +156,13 @@ impl Drop for Arrival {
 impl Arriving {
     /// How many pages have not arrived.
     pub(crate) fn absent(&self) -> u64 {
-        self.0.table.len().saturating_sub(self.0.marks.count())
+        self.0.supply.len().saturating_sub(self.0.marks.count())
     }
 
     /// Whether a page has not arrived. One that is just being put has once that is over: whoever waited for it may have
     /// written to it before it was noted.
     pub(crate) fn is_absent(&self, page: u32) -> bool {
-        if self.0.table.get(page).is_zero_page() {
+        if !self.0.supply.has(page) {
             return false;
         }
         while self.0.marks.is_claimed(page) {
@@ -205,9 +207,10 @@ impl Work {
         // The guest has the other half of the processors.
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get() / 2).clamp(1, 8);
         while !self.is_over() {
-            let left = self.table.iter().map(|(page, _)| page);
-            let left = left.filter(|page| !self.marks.has_arrived(*page));
-            if self.tried(self.read(left, threads)).is_some() {
+            drop(self.changed.wait_while(self.lock(), |_| !self.supply.is_near() && !self.is_over()));
+            let left = self.supply.pages();
+            let left: Vec<u32> = left.iter().filter(|page| !self.marks.has_arrived(*page)).collect();
+            if !self.is_over() && self.tried(self.read(&left, threads)).is_some() {
                 *self.lock() = State { is_complete: true, failure: None };
                 return self.changed.notify_all();
             }
@@ -216,26 +219,28 @@ impl Work {
     }
 
     fn bring(&self, page: u32) -> Result<()> {
-        if self.table.get(page).is_zero_page() || self.marks.has_arrived(page) {
+        if !self.supply.has(page) || self.marks.has_arrived(page) {
             // It never was anything else, or was given away; or it is there by now, and stays as it is.
             self.faults.put(page, &[0; PAGE_SIZE])?;
             return Ok(self.faults.wake(page..page + 1)?);
         }
         let first = page / AROUND * AROUND;
-        self.read((first..=first | (AROUND - 1)).filter(|page| !self.marks.has_arrived(*page)), 1)?;
+        let around = first..=first | (AROUND - 1);
+        let around: Vec<u32> =
+            around.filter(|page| self.supply.has(*page) && !self.marks.has_arrived(*page)).collect();
+        self.read(&around, 1)?;
         // Somebody else may just be putting it. Should that fail, it is nobody's again.
         while !self.marks.has_arrived(page) && !self.is_over() {
             std::thread::yield_now();
             if !self.marks.is_claimed(page) {
-                self.read(std::iter::once(page), 1)?;
+                self.read(&[page], 1)?;
             }
         }
         Ok(())
     }
 
-    fn read(&self, pages: impl Iterator<Item = u32>, threads: usize) -> Result<()> {
-        let pages = pages.map(|page| (page, self.table.get(page)));
-        Ok(self.store.read_pages(pages, threads, &|first, bytes| self.put(first, bytes))?)
+    fn read(&self, pages: &[u32], threads: usize) -> Result<()> {
+        self.supply.read(pages, threads, &|first, bytes| self.put(first, bytes))
     }
 
     /// Puts those of neighbouring pages that nobody else puts.
@@ -301,9 +306,4 @@ impl Work {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The first page after all that are not zero.
-fn end(table: &PageTable) -> u32 {
-    table.last().map_or(0, |last| last.saturating_add(1))
 }

@@ -4,23 +4,31 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 
-use watari_types::{PAGE_SIZE, RegionName};
+use watari_types::{Generation, PAGE_SIZE, PageSet, RegionName};
 use zstd::bulk::{Compressor, Decompressor};
 
 /// Pages in a frame at most: 1 MiB, small enough to stay in the cache.
-pub(super) const MOST_PAGES: usize = 256;
-/// What a frame of pages, or any but one of devices, may take.
+pub(crate) const MOST_PAGES: usize = 256;
+/// What a frame of pages, or of numbers, may take.
 const MOST_BYTES: u32 = 1200 << 10;
+/// Runs of pages in a frame at most.
+const MOST_RUNS: usize = 1 << 16;
 /// What the state of devices may take, in a frame and when it is unpacked.
 const MOST_DEVICES: u32 = 256 << 20;
 /// Time counts for more than space here: what is sent is never stored.
 const LEVEL: i32 = 1;
 
 /// What is said.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Frame {
+#[derive(Debug, PartialEq)]
+pub(crate) enum Frame {
     /// The content of some pages of a region.
     Pages { region: RegionName, pages: Vec<u32>, content: Vec<u8> },
+    /// Pages of a region whose content is lent: it does not come unless it is wanted.
+    Owed { region: RegionName, pages: PageSet },
+    /// The number of the snapshot that will hold what is lent.
+    Lent(Generation),
+    /// The content of these pages is wanted, at most [`MOST_PAGES`].
+    Want { region: RegionName, pages: Vec<u32> },
     /// A round is over: say so when all of it was taken.
     Round,
     /// The state of the devices. Nothing follows.
@@ -36,68 +44,97 @@ const ROUND: u8 = 2;
 const DEVICES: u8 = 3;
 const READY: u8 = 4;
 const TAKEN: u8 = 5;
+const OWED: u8 = 6;
+const LENT: u8 = 7;
+const WANT: u8 = 8;
 
 fn bad(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the other side sent {what}"))
 }
 
 /// One end of the socket.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     stream: UnixStream,
     pack: Compressor<'static>,
     unpack: Decompressor<'static>,
     frame: Vec<u8>,
     /// Bytes that were sent.
-    pub(super) sent: u64,
+    pub(crate) sent: u64,
 }
 
 impl Wire {
-    pub(super) fn over(stream: UnixStream) -> io::Result<Wire> {
+    pub(crate) fn over(stream: UnixStream) -> io::Result<Wire> {
         let (pack, unpack) = (Compressor::new(LEVEL)?, Decompressor::new()?);
         Ok(Wire { stream, pack, unpack, frame: Vec::new(), sent: 0 })
     }
 
     /// The socket itself.
-    pub(super) fn stream(&self) -> &UnixStream {
+    pub(crate) fn stream(&self) -> &UnixStream {
         &self.stream
     }
 
     /// Sends the content of at most [`MOST_PAGES`] pages.
-    pub(super) fn send_pages(
+    pub(crate) fn send_pages(
         &mut self,
         region: &RegionName,
         pages: &[u32],
         content: &[u8],
     ) -> io::Result<()> {
         let packed = self.pack.compress(content)?;
-        let name = region.as_str().as_bytes();
-        self.begin(PAGES);
-        self.frame.push(name.len() as u8);
-        self.frame.extend_from_slice(name);
-        self.frame.extend_from_slice(&(pages.len() as u16).to_le_bytes());
-        pages.iter().for_each(|page| self.frame.extend_from_slice(&page.to_le_bytes()));
+        self.begin_with(PAGES, region);
+        self.add_numbers(pages);
         self.frame.extend_from_slice(&packed);
         self.send()
     }
 
-    pub(super) fn send_devices(&mut self, state: &[u8]) -> io::Result<()> {
+    /// Asks for the content of at most [`MOST_PAGES`] pages.
+    pub(crate) fn send_want(&mut self, region: &RegionName, pages: &[u32]) -> io::Result<()> {
+        self.begin_with(WANT, region);
+        self.add_numbers(pages);
+        self.send()
+    }
+
+    /// Says which pages of a region are lent, in as many frames as it takes; one at least.
+    pub(crate) fn send_owed(&mut self, region: &RegionName, pages: &PageSet) -> io::Result<()> {
+        let mut runs = pages.runs().peekable();
+        loop {
+            let some = runs.by_ref().take(MOST_RUNS);
+            let ends: Vec<u8> =
+                some.flat_map(|run| [run.start, run.end]).flat_map(u32::to_le_bytes).collect();
+            let packed = self.pack.compress(&ends)?;
+            self.begin_with(OWED, region);
+            self.frame.extend_from_slice(&packed);
+            self.send()?;
+            if runs.peek().is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(crate) fn send_lent(&mut self, generation: Generation) -> io::Result<()> {
+        self.begin(LENT);
+        self.frame.extend_from_slice(&generation.0.to_le_bytes());
+        self.send()
+    }
+
+    pub(crate) fn send_devices(&mut self, state: &[u8]) -> io::Result<()> {
         let packed = self.pack.compress(state)?;
         self.begin(DEVICES);
         self.frame.extend_from_slice(&packed);
         self.send()
     }
 
-    pub(super) fn send_round(&mut self) -> io::Result<()> {
+    pub(crate) fn send_round(&mut self) -> io::Result<()> {
         self.begin(ROUND);
         self.send()
     }
 
-    pub(super) fn send_ready(&mut self) -> io::Result<()> {
+    pub(crate) fn send_ready(&mut self) -> io::Result<()> {
         self.begin(READY);
         self.send()
     }
 
-    pub(super) fn send_taken(&mut self) -> io::Result<()> {
+    pub(crate) fn send_taken(&mut self) -> io::Result<()> {
         self.begin(TAKEN);
         self.send()
     }
@@ -105,6 +142,18 @@ impl Wire {
     fn begin(&mut self, kind: u8) {
         self.frame.clear();
         self.frame.extend_from_slice(&[kind, 0, 0, 0, 0]);
+    }
+
+    fn begin_with(&mut self, kind: u8, region: &RegionName) {
+        let name = region.as_str().as_bytes();
+        self.begin(kind);
+        self.frame.push(name.len() as u8);
+        self.frame.extend_from_slice(name);
+    }
+
+    fn add_numbers(&mut self, pages: &[u32]) {
+        self.frame.extend_from_slice(&(pages.len() as u16).to_le_bytes());
+        pages.iter().for_each(|page| self.frame.extend_from_slice(&page.to_le_bytes()));
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -118,7 +167,7 @@ impl Wire {
     ///
     /// # Errors
     /// It does not come, or cannot be understood.
-    pub(super) fn receive(&mut self) -> io::Result<Frame> {
+    pub(crate) fn receive(&mut self) -> io::Result<Frame> {
         let mut head = [0; 5];
         self.stream.read_exact(&mut head).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the other side is gone"),
@@ -127,7 +176,8 @@ impl Wire {
         let [kind, length @ ..] = head;
         let length = u32::from_le_bytes(length);
         let most = match kind {
-            PAGES => MOST_BYTES,
+            PAGES | OWED | WANT => MOST_BYTES,
+            LENT => 8,
             DEVICES => MOST_DEVICES,
             _ => 0,
         };
@@ -144,6 +194,9 @@ impl Wire {
         let frame = match kind {
             PAGES => self.pages(&content),
             DEVICES => devices(&content),
+            OWED => self.owed(&content),
+            WANT => want(&content),
+            LENT => lent(&content),
             ROUND => Ok(Frame::Round),
             READY => Ok(Frame::Ready),
             TAKEN => Ok(Frame::Taken),
@@ -154,23 +207,61 @@ impl Wire {
     }
 
     fn pages(&mut self, content: &[u8]) -> io::Result<Frame> {
-        let cut = || bad("a part of some pages");
-        let (length, rest) = content.split_first().ok_or_else(cut)?;
-        let (name, rest) = rest.split_at_checked(usize::from(*length)).ok_or_else(cut)?;
-        let region = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok());
-        let region = region.ok_or_else(|| bad("pages of nothing"))?;
-        let (count, rest) = rest.split_first_chunk().ok_or_else(cut)?;
-        let count = usize::from(u16::from_le_bytes(*count));
-        if count == 0 || count > MOST_PAGES {
-            return Err(bad("too many pages, or none"));
-        }
-        let (numbers, packed) = rest.split_at_checked(count * 4).ok_or_else(cut)?;
-        let pages = numbers.as_chunks().0.iter().map(|number| u32::from_le_bytes(*number)).collect();
-        match self.unpack.decompress(packed, count * PAGE_SIZE) {
-            Ok(content) if content.len() == count * PAGE_SIZE => Ok(Frame::Pages { region, pages, content }),
+        let (region, rest) = region_in(content)?;
+        let (pages, packed) = numbers_in(rest)?;
+        match self.unpack.decompress(packed, pages.len() * PAGE_SIZE) {
+            Ok(content) if content.len() == pages.len() * PAGE_SIZE => {
+                Ok(Frame::Pages { region, pages, content })
+            }
             _ => Err(bad("pages that cannot be unpacked")),
         }
     }
+
+    fn owed(&mut self, content: &[u8]) -> io::Result<Frame> {
+        let (region, packed) = region_in(content)?;
+        let ends = self.unpack.decompress(packed, MOST_RUNS * 8).map_err(|_| bad("runs of nothing"))?;
+        let mut pages = PageSet::new();
+        for run in ends.chunks(8) {
+            let number = |at: usize| run.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+            match (number(0), number(4)) {
+                (Some(start), Some(end)) if start < end => pages.insert_range(start..end),
+                _ => return Err(bad("runs of nothing")),
+            }
+        }
+        Ok(Frame::Owed { region, pages })
+    }
+}
+
+fn region_in(content: &[u8]) -> io::Result<(RegionName, &[u8])> {
+    let cut = || bad("a part of something");
+    let (length, rest) = content.split_first().ok_or_else(cut)?;
+    let (name, rest) = rest.split_at_checked(usize::from(*length)).ok_or_else(cut)?;
+    let region = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok());
+    Ok((region.ok_or_else(|| bad("pages of nothing"))?, rest))
+}
+
+fn numbers_in(content: &[u8]) -> io::Result<(Vec<u32>, &[u8])> {
+    let cut = || bad("a part of some pages");
+    let (count, rest) = content.split_first_chunk().ok_or_else(cut)?;
+    let count = usize::from(u16::from_le_bytes(*count));
+    if count == 0 || count > MOST_PAGES {
+        return Err(bad("too many pages, or none"));
+    }
+    let (numbers, rest) = rest.split_at_checked(count * 4).ok_or_else(cut)?;
+    Ok((numbers.as_chunks().0.iter().map(|number| u32::from_le_bytes(*number)).collect(), rest))
+}
+
+fn want(content: &[u8]) -> io::Result<Frame> {
+    let (region, rest) = region_in(content)?;
+    match numbers_in(rest)? {
+        (pages, []) => Ok(Frame::Want { region, pages }),
+        _ => Err(bad("more than was announced")),
+    }
+}
+
+fn lent(content: &[u8]) -> io::Result<Frame> {
+    let number = content.try_into().map_err(|_| bad("a part of a number"))?;
+    Ok(Frame::Lent(Generation(u64::from_le_bytes(number))))
 }
 
 fn devices(packed: &[u8]) -> io::Result<Frame> {
@@ -232,6 +323,8 @@ mod tests {
             let mut bytes = sent(|wire| {
                 wire.send_pages(&RegionName::ram("m0").unwrap(), &pages, &content).unwrap();
                 wire.send_devices(&content).unwrap();
+                wire.send_owed(&RegionName::disk(0), &pages.iter().copied().collect()).unwrap();
+                wire.send_want(&RegionName::disk(0), &pages).unwrap();
             });
             for (at, byte) in changes {
                 let at = at.index(bytes.len());
@@ -261,11 +354,30 @@ mod tests {
         one.send_devices(&[5; 100_000]).unwrap();
         one.send_ready().unwrap();
         one.send_taken().unwrap();
+        let owed: PageSet = (0..300_000).filter(|page| page % 3 > 0).collect();
+        one.send_lent(Generation(u64::MAX)).unwrap();
+        one.send_want(&region, &pages).unwrap();
+        one.send_owed(&region, &PageSet::new()).unwrap();
+        one.send_owed(&region, &owed).unwrap();
+        let wanted = (region.clone(), pages.clone());
         assert_eq!(other.receive().unwrap(), Frame::Pages { region, pages, content });
         assert_eq!(other.receive().unwrap(), Frame::Round);
         assert_eq!(other.receive().unwrap(), Frame::Devices(vec![5; 100_000]));
         assert_eq!(other.receive().unwrap(), Frame::Ready);
         assert_eq!(other.receive().unwrap(), Frame::Taken);
+        assert_eq!(other.receive().unwrap(), Frame::Lent(Generation(u64::MAX)));
+        let (region, pages) = wanted;
+        assert_eq!(other.receive().unwrap(), Frame::Want { region: region.clone(), pages });
+        assert_eq!(
+            other.receive().unwrap(),
+            Frame::Owed { region: region.clone(), pages: PageSet::new() }
+        );
+        let mut told = PageSet::new();
+        for _ in 0..2 {
+            let Frame::Owed { pages, .. } = other.receive().unwrap() else { panic!("something else") };
+            told.union_with(&pages);
+        }
+        assert_eq!(told, owed);
         drop(one);
         assert_eq!(other.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
@@ -288,6 +400,12 @@ mod tests {
             (PAGES, [&[200][..], b"disk/0"].concat()),
             (DEVICES, b"no frame".to_vec()),
             (ROUND, vec![0]),
+            (LENT, vec![0; 7]),
+            (WANT, [&[6][..], b"disk/0", &[1, 0, 0, 0, 0, 0, 9]].concat()),
+            (WANT, [&[6][..], b"disk/0", &[1, 1]].concat()),
+            (OWED, [&[6][..], b"disk/0", &zstd::bulk::compress(&[5, 0, 0, 0, 5, 0, 0, 0], 1).unwrap()].concat()),
+            (OWED, [&[6][..], b"disk/0", &zstd::bulk::compress(&[1; 7], 1).unwrap()].concat()),
+            (OWED, [&[6][..], b"disk/0", &[1; 7]].concat()),
             (9, vec![]),
         ] {
             let (mut one, mut other) = pair();

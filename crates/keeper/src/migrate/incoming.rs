@@ -5,10 +5,11 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 
 use watari_disk::{Disk, Zeroes};
+use watari_ram::{ProcessMemory, Range};
 use watari_types::{PAGE_SIZE, PageSet, RegionKind, RegionName, is_zero};
 
+use super::cut;
 use super::frame::{Frame, Wire};
-use super::outgoing::cut;
 use crate::memory::GuestMemory;
 use crate::ram::{self, Ram};
 use crate::{Error, Result};
@@ -24,10 +25,7 @@ pub(crate) fn receive(
     memory: &GuestMemory,
     disks: &[Disk],
 ) -> Result<Vec<u8>> {
-    let file = memory.fd().try_clone_to_owned().map_err(cut)?;
-    let main = ram::main_memory(ram.ranges())?;
-    let changed = vec![PageSet::new(); ram.ranges().len()];
-    let mut incoming = Incoming { main, file: file.into(), ram, disks, changed };
+    let mut incoming = Incoming::new(ram.places(), memory, disks)?;
     let mut wire = Wire::over(stream).map_err(cut)?;
     wire.send_ready().map_err(cut)?;
     loop {
@@ -35,27 +33,42 @@ pub(crate) fn receive(
             Frame::Pages { region, pages, content } => incoming.put(&region, &pages, &content)?,
             Frame::Round => wire.send_taken().map_err(cut)?,
             Frame::Devices(state) => {
-                incoming.settle()?;
+                for (range, pages) in incoming.settle()?.iter().enumerate() {
+                    ram.distrust(range, pages);
+                }
                 return Ok(state);
             }
-            Frame::Ready | Frame::Taken => return Err(nonsense("is out of step")),
+            _ => return Err(nonsense("is out of step")),
         }
     }
 }
 
-struct Incoming<'a> {
+/// Puts pages where they belong.
+pub(super) struct Incoming<'a> {
     /// Which of the ranges is main memory,
     main: usize,
     /// and the file behind it: what is written there is nothing that the guest has written.
     file: File,
-    ram: &'a mut Ram,
+    process: ProcessMemory,
+    ranges: Vec<Range>,
     disks: &'a [Disk],
     /// The pages that came, range by range.
     changed: Vec<PageSet>,
 }
 
-impl Incoming<'_> {
-    fn put(&mut self, region: &RegionName, pages: &[u32], content: &[u8]) -> Result<()> {
+impl<'a> Incoming<'a> {
+    pub(super) fn new(
+        (process, ranges): (ProcessMemory, Vec<Range>),
+        memory: &GuestMemory,
+        disks: &'a [Disk],
+    ) -> Result<Incoming<'a>> {
+        let file = memory.fd().try_clone_to_owned().map_err(cut)?;
+        let main = ram::main_memory(&ranges)?;
+        let changed = vec![PageSet::new(); ranges.len()];
+        Ok(Incoming { main, file: file.into(), process, ranges, disks, changed })
+    }
+
+    pub(super) fn put(&mut self, region: &RegionName, pages: &[u32], content: &[u8]) -> Result<()> {
         let mut content = content;
         for run in pages.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
             let (bytes, rest) = content.split_at(run.len() * PAGE_SIZE);
@@ -70,7 +83,7 @@ impl Incoming<'_> {
     }
 
     fn put_ram(&mut self, region: &RegionName, first: u32, bytes: &[u8]) -> Result<()> {
-        let ranges = self.ram.ranges();
+        let ranges = &self.ranges;
         let range = ranges.iter().position(|range| range.name == *region);
         let range = range.ok_or_else(|| nonsense("has other memory"))?;
         let end = u64::from(first) + (bytes.len() / PAGE_SIZE) as u64;
@@ -81,7 +94,8 @@ impl Incoming<'_> {
             let written = self.file.write_all_at(bytes, u64::from(first) * PAGE_SIZE as u64);
             written.map_err(|source| Error::Memory { bytes: bytes.len() as u64, source })?;
         } else {
-            self.ram.write(range, first, bytes)?;
+            let address = ranges[range].start + u64::from(first) * PAGE_SIZE as u64;
+            self.process.write(address, bytes)?;
         }
         self.changed[range].insert_range(first..end as u32);
         Ok(())
@@ -98,16 +112,14 @@ impl Incoming<'_> {
         written.map_err(Error::disk("write"))
     }
 
-    /// Nothing follows.
-    fn settle(self) -> Result<()> {
-        for (range, pages) in self.changed.iter().enumerate() {
-            self.ram.distrust(range, pages);
-        }
+    /// Nothing follows. Returns the pages that came, range by range.
+    pub(super) fn settle(self) -> Result<Vec<PageSet>> {
         // What the guest has flushed is not lost if this host loses its power.
-        self.disks.iter().try_for_each(|disk| disk.flush().map_err(Error::disk("flush")))
+        self.disks.iter().try_for_each(|disk| disk.flush().map_err(Error::disk("flush")))?;
+        Ok(self.changed)
     }
 }
 
-fn nonsense(does: &str) -> Error {
+pub(super) fn nonsense(does: &str) -> Error {
     cut(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("the other side {does}")))
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use watari_types::{PAGE_SIZE, PageSet, RegionName};
 
+use super::cut;
 use super::frame::{Frame, MOST_PAGES, Wire};
 use crate::capture::{self, Afterwards, Held};
 use crate::gather::{read_disk, read_sealed};
@@ -32,24 +33,28 @@ pub(crate) fn migrate(
     path: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Migrated> {
-    let stream = UnixStream::connect(path).map_err(Error::io("connect to", path))?;
-    let mut outgoing = Outgoing { wire: Wire::over(stream).map_err(cut)?, pages: 0, buffer: Vec::new() };
+    instance.ensure_whole()?;
+    let mut outgoing = Outgoing::connect(path)?;
     outgoing.expect(Frame::Ready)?;
     let rounds = outgoing.pre_copy(instance, progress)?;
-    outgoing.wire.stream().set_write_timeout(Some(STALLED)).map_err(cut)?;
-    let pause_ms = outgoing.hold_and_send(instance)?;
+    let pause_ms = outgoing.hold_and(instance, Outgoing::rest)?;
     Ok(Migrated { pages: outgoing.pages, bytes: outgoing.wire.sent, rounds, pause_ms })
 }
 
-struct Outgoing {
-    wire: Wire,
+pub(super) struct Outgoing {
+    pub(super) wire: Wire,
     /// That were sent.
-    pages: u64,
+    pub(super) pages: u64,
     buffer: Vec<u8>,
 }
 
 impl Outgoing {
-    fn expect(&mut self, wanted: Frame) -> Result<()> {
+    pub(super) fn connect(path: &Path) -> Result<Outgoing> {
+        let stream = UnixStream::connect(path).map_err(Error::io("connect to", path))?;
+        Ok(Outgoing { wire: Wire::over(stream).map_err(cut)?, pages: 0, buffer: Vec::new() })
+    }
+
+    pub(super) fn expect(&mut self, wanted: Frame) -> Result<()> {
         if self.wire.receive().map_err(cut)? == wanted {
             return Ok(());
         }
@@ -91,11 +96,16 @@ impl Outgoing {
         Ok(MAX_ROUNDS)
     }
 
-    /// The pause, until nothing is left to be sent. Returns how long it took, in milliseconds.
-    fn hold_and_send(&mut self, instance: &mut Instance) -> Result<f64> {
+    /// The pause, until `send` has sent all that is left. Returns how long it took, in milliseconds.
+    pub(super) fn hold_and(
+        &mut self,
+        instance: &mut Instance,
+        send: impl FnOnce(&mut Outgoing, &Instance, &Held) -> Result<()>,
+    ) -> Result<f64> {
+        self.wire.stream().set_write_timeout(Some(STALLED)).map_err(cut)?;
         let began = Instant::now();
         let sent = capture::hold(instance, Afterwards::StaysHeld).and_then(|(held, parts, _)| {
-            self.rest(instance, &held)?;
+            send(self, instance, &held)?;
             instance.staging.recycle(held.staging);
             instance.stays_held("on its way to another node")?;
             Ok(parts)
@@ -107,22 +117,31 @@ impl Outgoing {
     }
 
     fn rest(&mut self, instance: &Instance, held: &Held) -> Result<()> {
+        self.send_sealed(held)?;
+        held.staging
+            .each(|range, pages, bytes| self.send_all(&instance.ram.ranges()[range].name, pages, bytes))?;
+        self.wire.send_devices(&held.devices).map_err(cut)
+    }
+
+    /// Sends what was written to the disks since they were scanned.
+    pub(super) fn send_sealed(&mut self, held: &Held) -> Result<()> {
         for (index, sealed) in held.sealed.iter().enumerate() {
             self.batches(&RegionName::disk(index), sealed.pages(), |batch, into| {
                 read_sealed(sealed, batch, into)
             })?;
         }
-        held.staging.each(|range, pages, bytes| {
-            let name = &instance.ram.ranges()[range].name;
-            for (pages, bytes) in pages.chunks(MOST_PAGES).zip(bytes.chunks(MOST_PAGES * PAGE_SIZE)) {
-                self.send(name, pages, bytes)?;
-            }
-            Ok(())
-        })?;
-        self.wire.send_devices(&held.devices).map_err(cut)
+        Ok(())
     }
 
-    fn batches(
+    /// Sends any number of pages.
+    pub(super) fn send_all(&mut self, region: &RegionName, pages: &[u32], bytes: &[u8]) -> Result<()> {
+        for (pages, bytes) in pages.chunks(MOST_PAGES).zip(bytes.chunks(MOST_PAGES * PAGE_SIZE)) {
+            self.send(region, pages, bytes)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn batches(
         &mut self,
         region: &RegionName,
         pages: &PageSet,
@@ -144,8 +163,4 @@ impl Outgoing {
         self.pages += pages.len() as u64;
         self.wire.send_pages(region, pages, bytes).map_err(cut)
     }
-}
-
-pub(super) fn cut(source: std::io::Error) -> Error {
-    Error::Migration { source }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use watari_types::{
-    BridgeName, Epoch, ErrorReport, Generation, MachineConfig, MachineName, Retention, SnapshotId,
+    BridgeName, Epoch, ErrorReport, MachineConfig, MachineName, Retention, SnapshotId,
 };
 
 use super::Message;
@@ -28,6 +28,8 @@ pub struct Visitor {
     pub qemu_version: String,
     /// The bridge that its network cards are plugged into.
     pub bridge: Option<BridgeName>,
+    /// Whether it is to go on before what it holds has come.
+    pub lazy: bool,
 }
 
 /// A machine that comes: what is said between a [`Ready`](Message::Ready) and a [`Commit`](Message::Commit).
@@ -37,14 +39,25 @@ pub struct Arriving {
     pub epoch: Epoch,
     /// What it is called where it is.
     pub name: MachineName,
-    /// A snapshot of it that is there already,
-    pub snapshot: SnapshotId,
-    /// and its number. What differs from it comes next.
-    pub generation: Generation,
+    /// What it is made of.
+    pub config: Box<MachineConfig>,
+    /// The snapshots that it descends from, the newest first. What differs from the first of them that is there comes next.
+    pub lineage: Vec<SnapshotId>,
+    /// Whether it goes on before that has come, and none of them needs to be there.
+    pub lazy: bool,
     /// Which of its snapshots are to be kept.
     pub retention: Retention,
     /// The bridge that its network cards are plugged into.
     pub bridge: Option<BridgeName>,
+}
+
+/// What there is of a machine where it comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Footing {
+    /// The newest of its lineage.
+    pub base: Option<SnapshotId>,
+    /// Whether the files that it boots from are missing.
+    pub lacks_boot: bool,
 }
 
 /// What the other side says.

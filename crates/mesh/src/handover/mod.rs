@@ -29,5 +29,5 @@ mod call;
 mod simulation;
 mod tenure;
 
-pub use call::{Arriving, Call, Reply, Visitor};
+pub use call::{Arriving, Call, Footing, Reply, Visitor};
 pub use tenure::{Action, Guest, Message, Record, Standing, Tenure};

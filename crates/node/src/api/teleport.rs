@@ -9,6 +9,9 @@ use watari_types::{Epoch, Generation, MachineName, NodeId};
 pub struct TeleportRequest {
     /// A node of the mesh, by its name or the beginning of its id.
     pub node: String,
+    /// Whether it is to go on there before what it holds has come.
+    #[serde(default)]
+    pub lazy: bool,
 }
 
 /// A machine that runs on another node now.
@@ -20,9 +23,9 @@ pub struct Teleported {
     /// Where it runs.
     #[schema(value_type = String)]
     pub node: NodeId,
-    /// The snapshot it went with, which stays here, too.
-    #[schema(value_type = u64)]
-    pub generation: Generation,
+    /// The newest snapshot of it that stays here, too: but for a lazy move, the one that it went with.
+    #[schema(value_type = Option<u64>)]
+    pub generation: Option<Generation>,
     /// At which epoch it runs there.
     #[schema(value_type = u64)]
     pub epoch: Epoch,

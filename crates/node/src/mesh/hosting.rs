@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 
 use watari_mesh::exchange::{self, Link, Offer};
-use watari_mesh::handover::{Arriving, Call, Reply};
+use watari_mesh::handover::{Arriving, Call, Footing, Reply};
 use watari_mesh::{HeldMachine, Holdings, Host};
 use watari_store::Parcel;
 use watari_types::{ErrorReport, MachineId, NodeId};
@@ -38,6 +38,9 @@ impl Host for Hosting {
             Ok(taken) => {
                 let Offer { name, generation, .. } = &taken.offer;
                 tracing::info!(%from, %name, %generation, pages = taken.sent.pages, "took a snapshot");
+                if let Err(error) = node.repay_all() {
+                    tracing::error!(%name, "what came may be waited for: {}", error.report());
+                }
             }
             Err(error) => tracing::warn!(%from, "a snapshot was not taken: {}", error.report()),
         }
@@ -52,9 +55,14 @@ impl Host for Hosting {
         from: NodeId,
         machine: MachineId,
         arriving: Arriving,
-    ) -> Result<UnixStream, ErrorReport> {
+    ) -> Result<(UnixStream, Footing), ErrorReport> {
         let node = self.0.upgrade().ok_or_else(|| Error::Closing.report())?;
         node.await_machine(from, machine, arriving).map_err(|error| error.report())
+    }
+
+    fn lend(&self, to: NodeId, machine: MachineId) -> Result<UnixStream, ErrorReport> {
+        let node = self.0.upgrade().ok_or_else(|| Error::Closing.report())?;
+        node.lend(to, machine).map_err(|error| error.report())
     }
 
     fn give(&self, to: NodeId, rev: &str, link: &mut Link) {
@@ -99,7 +107,7 @@ impl Node {
     fn accept(&self, offer: &Offer) -> Result<(), ErrorReport> {
         match self.name_of(offer.machine) {
             Ok(None) => Ok(()),
-            Ok(Some(name)) if self.live(&name).is_none() => Ok(()),
+            Ok(Some(name)) if self.live(&name).is_none() || self.is_owed(&name, offer) => Ok(()),
             Ok(Some(name)) => Err(Error::RunsHere(name).report()),
             Err(error) => Err(error.report()),
         }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use watari_keeper::protocol::Start;
 use watari_keeper::record::{MachineFile, MachineState, NetworkStart, Phase, Point};
-use watari_mesh::handover::{Action, Arriving, Call, Reply, Visitor};
+use watari_mesh::handover::{Action, Arriving, Call, Footing, Reply, Visitor};
 use watari_qemu::Version;
 use watari_store::Sent;
-use watari_types::{Epoch, MachineConfig, MachineId, MachineName, NodeId};
+use watari_types::{Epoch, MachineConfig, MachineId, MachineName, NodeId, SnapshotId};
 
 use super::coming::Coming;
+use crate::create::now_unix_ms;
 use crate::depots::Arrived;
 use crate::network::ensure_bridge;
 use crate::node::{Node, hold};
@@ -74,7 +75,7 @@ impl Node {
 
     /// Whether a machine could run here.
     fn could_come(self: &Arc<Self>, machine: MachineId, call: &Call) -> Result<()> {
-        let Some(Visitor { name, config, qemu_version, bridge }) = &call.visitor else {
+        let Some(Visitor { name, config, qemu_version, bridge, lazy }) = &call.visitor else {
             return Err(Error::BadRequest("nothing is said of the machine that is to come".to_owned()));
         };
         let name = self.name_here(machine, name, None)?;
@@ -83,6 +84,9 @@ impl Node {
         }
         if self.live(&name).is_some() {
             return Err(Error::RunsHere(name));
+        }
+        if *lazy && !watari_ram::can_watch() {
+            return Err(watari_keeper::Error::CannotBorrow.into());
         }
         ensure_bridge(bridge.as_ref())?;
         let qemu = self.qemu()?;
@@ -101,30 +105,41 @@ impl Node {
         }
     }
 
-    /// Gets ready for a machine that comes: a keeper takes what another one sends. Returns where it listens.
+    /// Gets ready for a machine that comes: a keeper takes what another one sends. Returns where it listens, and what there is of
+    /// the machine.
     pub(crate) fn await_machine(
         self: &Arc<Self>,
         from: NodeId,
         machine: MachineId,
         arriving: Arriving,
-    ) -> Result<UnixStream> {
-        let Arriving { epoch, snapshot, generation, .. } = arriving;
-        self.ensure_trusted(snapshot)?;
+    ) -> Result<(UnixStream, Footing)> {
+        let Arriving { epoch, lazy, .. } = arriving;
+        let base = self.newest_of(machine, &arriving.lineage)?;
         let name = self.name_here(machine, &arriving.name, None)?;
         let busy = self.blocking_lock(&name);
         if !self.with_tenure(machine, |tenure| tenure.awaits(from, epoch))? {
             return Err(Error::BadRequest(format!("{name} was not to come")));
         }
-        if self.name_of(machine)?.is_none() {
-            let snapshots = [(generation, snapshot)];
-            let arrived = Arrived { machine, snapshots: &snapshots, received: Sent::default() };
-            self.settle_in(arrived, name.clone(), true)?;
+        let is_new = self.name_of(machine)?.is_none();
+        let lacks_boot = is_new && base.is_none();
+        let start = match base {
+            _ if lazy => Start::Borrow { base, from },
+            Some(Point { generation, id }) => Start::Receive { snapshot: id, generation },
+            None => return Err(Error::BadRequest(format!("{name} was to come after its snapshot"))),
+        };
+        if is_new {
+            self.make_room(&name, machine, base, &arriving)?;
         }
-        self.stand_at(&name, arriving)?;
-        self.mark_held(&name, true)?;
+        self.stand_at(&name, base, arriving)?;
+        match lacks_boot {
+            true => self.mark_new(&name)?,
+            false => self.mark_held(&name, true)?,
+        }
+        if lazy {
+            self.pass_wants(&name, machine, from)?;
+        }
         let failed = |source| watari_keeper::Error::Migration { source };
         let (ours, keepers) = UnixStream::pair().map_err(failed)?;
-        let start = Start::Receive { snapshot, generation };
         let coming = Coming::begin(
             self,
             (from, machine, epoch),
@@ -135,23 +150,55 @@ impl Node {
         )?;
         // What was to come before has not, or it would not come again.
         hold(&self.coming).insert(machine, coming);
-        Ok(ours)
+        Ok((ours, Footing { base: base.map(|base| base.id), lacks_boot }))
+    }
+
+    /// The newest snapshot of a machine's lineage that is here, and may be run.
+    fn newest_of(&self, machine: MachineId, lineage: &[SnapshotId]) -> Result<Option<Point>> {
+        let here = self.store.refs(machine).survey()?.snapshots;
+        let is_here = |id: &SnapshotId| here.iter().find(|(_, one)| one == id).copied();
+        let newest = lineage.iter().find_map(is_here).map(|(generation, id)| Point { generation, id });
+        newest.map_or(Ok(()), |newest| self.ensure_trusted(newest.id))?;
+        Ok(newest)
+    }
+
+    /// Makes a machine that is new here, of a snapshot or of nothing.
+    fn make_room(
+        &self,
+        name: &MachineName,
+        machine: MachineId,
+        base: Option<Point>,
+        arriving: &Arriving,
+    ) -> Result<()> {
+        if let Some(Point { generation, id }) = base {
+            let snapshots = [(generation, id)];
+            let arrived = Arrived { machine, snapshots: &snapshots, received: Sent::default() };
+            return self.settle_in(arrived, name.clone(), true).map(drop);
+        }
+        let file = MachineFile {
+            name: name.clone(),
+            created_unix_ms: now_unix_ms(),
+            origin: None,
+            bridge: arriving.bridge.clone(),
+            retention: arriving.retention.clone(),
+            config: MachineConfig { id: machine, ..(*arriving.config).clone() },
+        };
+        self.build(name, |_| Ok((file, MachineState::new()))).map(drop)
     }
 
     /// Writes down what the machine is now, so that its next activation is the one at that epoch.
-    fn stand_at(&self, name: &MachineName, arriving: Arriving) -> Result<()> {
-        let Arriving { epoch, snapshot, generation, retention, bridge, .. } = arriving;
-        let point = Point { generation, id: snapshot };
+    fn stand_at(&self, name: &MachineName, base: Option<Point>, arriving: Arriving) -> Result<()> {
+        let Arriving { epoch, config, retention, bridge, .. } = arriving;
         let (home, file) = self.machine(name)?;
-        let config = MachineConfig { id: file.config.id, ..self.store.snapshot(point.id)?.draft.config };
+        let config = MachineConfig { id: file.config.id, ..*config };
         MachineFile { config, retention, bridge, ..file }.save(&home)?;
         let before = MachineState::load(&home)?;
         let state = MachineState {
-            phase: Phase::Suspended,
+            phase: if base.is_some() { Phase::Suspended } else { Phase::Stopped },
             reason: String::new(),
             epoch: before.epoch.max(Epoch(epoch.0.saturating_sub(1))),
-            base: Some(point),
-            resume_from: Some(point.id),
+            base,
+            resume_from: base.map(|base| base.id),
             network: NetworkStart::Same,
         };
         Ok(state.save(&home)?)

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use watari_keeper::protocol::{Checkpointed, Migrated, Progress, Request};
+use watari_keeper::protocol::{Checkpointed, Lending, Migrated, Progress, Request};
 use watari_keeper::record::Phase;
 use watari_mesh::exchange::{self, Given};
-use watari_mesh::handover::{Action, Arriving, Call, Message, Reply, Visitor};
+use watari_mesh::handover::{Action, Arriving, Call, Footing, Message, Reply, Visitor};
 use watari_mesh::{Mesh, NodeInfo, Presence, Way};
 use watari_store::Parcel;
-use watari_types::{Epoch, ErrorKind, ErrorReport, MachineId, MachineName, NodeId};
+use watari_types::{Epoch, ErrorKind, ErrorReport, Generation, MachineId, MachineName, NodeId, SnapshotId};
 
 use crate::api::{TeleportRequest, Teleported};
 use crate::lifecycle::wrong_state;
@@ -27,6 +27,8 @@ use crate::{Error, Result};
 const SMALL_ROUND: u64 = 2048;
 /// More rounds only chase a guest that writes faster than the line is.
 const MOST_ROUNDS: u32 = 5;
+/// Of so many snapshots one may be there.
+const MOST_LINE: usize = 1024;
 /// How long the command waits for a node that took a machine and does not say what became of it.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is asked.
@@ -45,6 +47,8 @@ struct Leaving<'a> {
     to: NodeId,
     progress: OnProgress<'a>,
     given: Given,
+    /// Whether it goes on there before what it holds has come.
+    lazy: bool,
 }
 
 impl Node {
@@ -72,13 +76,14 @@ impl Node {
             return Err(wrong_state(name, phase));
         }
         let given = Given::default();
-        let mut leaving = Leaving { node: self, mesh, name, machine, to, progress, given };
-        let moved = leaving.prepare().and_then(|epoch| {
-            let last = leaving.bring()?;
-            leaving.send_the_rest(&last, epoch).map(|pause| (last.generation, pause))
-        });
+        let mut leaving =
+            Leaving { node: self, mesh, name, machine, to, progress, given, lazy: request.lazy };
+        let moved = leaving.prepare().and_then(|epoch| leaving.bring(epoch));
         let (generation, pause) = moved.map_err(|error| leaving.abort(error))?;
         let (epoch, taken) = leaving.hand_over()?;
+        if request.lazy {
+            self.send_lent(name);
+        }
         Ok(Teleported {
             name: name.clone(),
             node: to,
@@ -141,6 +146,9 @@ pub(crate) async fn settle_offers(node: Weak<Node>) {
                 tracing::error!(error = &error as &dyn std::error::Error, "a hand-over is not settled");
             }
             node.remind_others();
+            if let Err(error) = node.send_all_lent().and_then(|()| node.repay_all()) {
+                tracing::error!(error = &error as &dyn std::error::Error, "what was lent is not settled");
+            }
         });
         let _ = work.await;
         is_first = false;
@@ -164,7 +172,8 @@ impl Leaving<'_> {
         let (_, file) = self.node.machine(self.name)?;
         let (config, bridge) = (Box::new(file.config), file.bridge);
         let qemu_version = self.node.qemu()?.version.to_string();
-        let visitor = Visitor { name: self.name.clone(), config, qemu_version, bridge };
+        let lazy = self.lazy;
+        let visitor = Visitor { name: self.name.clone(), config, qemu_version, bridge, lazy };
         let (mut epoch, mut reply) = self.offer(&visitor)?;
         if reply.why.is_none() && matches!(reply.message, Some(Message::Decline(_))) {
             // It has heard of a later epoch than this node had, and has said which.
@@ -211,8 +220,23 @@ impl Leaving<'_> {
         }
     }
 
+    /// Brings the machine there, and holds its guest; or its guest alone, and lends it the rest. Returns the newest snapshot that
+    /// it has here, and how long it was held so far.
+    fn bring(&mut self, epoch: Epoch) -> Result<(Option<Generation>, Duration)> {
+        if self.lazy {
+            let head = self.node.store.refs(self.machine).head()?;
+            let lineage = head.map(|head| self.node.store.ancestry(head.id, MOST_LINE)).transpose()?;
+            self.node.begin_lending(self.name, self.to)?;
+            let pause = self.send_the_rest(lineage.unwrap_or_default(), epoch)?;
+            return Ok((head.map(|head| head.generation), pause));
+        }
+        let last = self.bring_snapshots()?;
+        let pause = self.send_the_rest(vec![last.id], epoch)?;
+        Ok((Some(last.generation), pause))
+    }
+
     /// Brings everything there while the guest runs, until little is left.
-    fn bring(&mut self) -> Result<Checkpointed> {
+    fn bring_snapshots(&mut self) -> Result<Checkpointed> {
         let mut last = u64::MAX;
         for round in 1.. {
             self.tell(&format!("capturing, round {round}"));
@@ -245,24 +269,29 @@ impl Leaving<'_> {
     }
 
     /// Sends what it has written since, keeper to keeper, and holds the guest for the last of it.
-    fn send_the_rest(&mut self, last: &Checkpointed, epoch: Epoch) -> Result<Duration> {
+    fn send_the_rest(&mut self, lineage: Vec<SnapshotId>, epoch: Epoch) -> Result<Duration> {
         self.tell("handing over");
         let (home, file) = self.node.machine(self.name)?;
         let arriving = Arriving {
             epoch,
             name: self.name.clone(),
-            snapshot: last.id,
-            generation: last.generation,
+            config: Box::new(file.config),
+            lineage,
+            lazy: self.lazy,
             retention: file.retention,
             bridge: file.bridge,
         };
-        let way = Handle::current().block_on(self.mesh.begin_migrating(self.to, self.machine, arriving))?;
+        let begun = self.mesh.begin_migrating(self.to, self.machine, arriving);
+        let (way, Footing { base, lacks_boot }) = Handle::current().block_on(begun)?;
         let socket = home.socket("migrate");
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).map_err(Error::io("listen on", &socket))?;
         let passing = Handle::current().spawn(pass_on(way, listener));
         self.node.mark_held(self.name, true)?;
-        let request = Request::Migrate { socket: socket.clone() };
+        let request = match self.lazy {
+            true => Request::LeaveFirst { socket: socket.clone(), lending: Lending { base, boot: lacks_boot } },
+            false => Request::Migrate { socket: socket.clone() },
+        };
         let migrated = self.node.ask::<Migrated>(self.name, &request, self.progress);
         let _ = fs::remove_file(&socket);
         let migrated = migrated.inspect_err(|_| passing.abort())?;

@@ -21,6 +21,8 @@ pub(crate) type Tenures = Mutex<BTreeMap<MachineId, Tenure>>;
 
 /// While it lies in a machine's folder, its guest is held because of a hand-over and for nothing else.
 const HELD: &str = "handing-over";
+/// What is in there if there is nothing else of the machine here.
+const NEW: &[u8] = b"new";
 
 impl Node {
     fn tenure_file(&self, machine: MachineId) -> PathBuf {
@@ -145,6 +147,8 @@ impl Node {
                 self.steer(&name, &Request::Pause).map(drop)
             }
             (Action::GoOn(_), Some(name)) => self.let_go_on(&name),
+            // Not before everything that it has is there.
+            (Action::Discard, Some(name)) if self.is_lending(&name) => Ok(()),
             (Action::Discard, Some(name)) => self.discard(&name),
             _ => Ok(()),
         }
@@ -164,22 +168,33 @@ impl Node {
         if self.live(name).is_some() {
             self.steer(name, &Request::Resume)?;
         }
+        self.end_lending(name)?;
         self.mark_held(name, false)
     }
 
     /// Ends a guest that is held here and goes on elsewhere, or does not come. The snapshot that it went with stays.
-    fn discard(self: &Arc<Self>, name: &MachineName) -> Result<()> {
+    pub(super) fn discard(self: &Arc<Self>, name: &MachineName) -> Result<()> {
         self.settle(name)?;
         if let Some(live) = self.live(name) {
             self.end_now(name, &live)?;
             live.wait_for_end()?;
         }
+        self.pass_no_wants(name);
         let home = self.home.machine(name);
+        if fs::read(marker(&home)).is_ok_and(|content| content == NEW) {
+            return self.remove(name).map(drop);
+        }
         let state = MachineState::load(&home)?;
         let resume_from = state.base.map(|base| base.id);
         let phase = if resume_from.is_some() { Phase::Suspended } else { Phase::Stopped };
         MachineState { phase, reason: String::new(), resume_from, ..state }.save(&home)?;
         self.mark_held(name, false)
+    }
+
+    /// Notes that a guest is held that is to come, of which there is nothing else here: it is gone if it does not come.
+    pub(super) fn mark_new(&self, name: &MachineName) -> Result<()> {
+        let path = marker(&self.home.machine(name));
+        fs::write(&path, NEW).map_err(Error::io("write", &path))
     }
 
     /// Notes that a guest is held because of a hand-over, or is no more.
@@ -213,6 +228,7 @@ impl Node {
         let machine = self.machine(name)?.1.config.id;
         match self.with_tenure(machine, |tenure| tenure.record().standing)? {
             Standing::Mine => self.let_go_on(name),
+            Standing::Elsewhere(_) if self.is_lending(name) => Ok(()),
             Standing::Elsewhere(_) => self.discard(name),
             // Until it is known.
             Standing::Offering(_) => Ok(()),

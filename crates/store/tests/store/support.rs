@@ -13,6 +13,21 @@ use watari_types::{
 pub(crate) const MACHINE: MachineId = MachineId([0xA1; 16]);
 pub(crate) const DISK_PAGES: u32 = 4096;
 
+/// What the machine is made of.
+pub(crate) fn config() -> MachineConfig {
+    MachineConfig {
+        id: MACHINE,
+        memory_bytes: 1 << 20,
+        cpus: 1,
+        machine_type: "pc-q35-8.2".to_owned(),
+        cpu_model: "x86-64-v2".to_owned(),
+        device_layout: 1,
+        boot: Boot::Disk,
+        disks: vec![DiskConfig { bytes: u64::from(DISK_PAGES) * PAGE_SIZE as u64 }],
+        nics: vec![],
+    }
+}
+
 /// A store in a folder that is removed with it.
 pub(crate) fn store() -> (TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
@@ -51,17 +66,7 @@ pub(crate) fn store_pages(store: &Store, numbers: impl IntoIterator<Item = u32>)
 
 pub(crate) fn draft(generation: u64, parent: Option<SnapshotId>) -> SnapshotDraft {
     SnapshotDraft {
-        config: MachineConfig {
-            id: MACHINE,
-            memory_bytes: 1 << 20,
-            cpus: 1,
-            machine_type: "pc-q35-8.2".to_owned(),
-            cpu_model: "x86-64-v2".to_owned(),
-            device_layout: 1,
-            boot: Boot::Disk,
-            disks: vec![DiskConfig { bytes: u64::from(DISK_PAGES) * PAGE_SIZE as u64 }],
-            nics: vec![],
-        },
+        config: config(),
         machine_name: "web".parse().unwrap(),
         parent,
         generation: Generation(generation),

@@ -1,0 +1,227 @@
+//! What a machine lacks that runs already: its content lies on the node that it came from, until a snapshot of it is here.
+//!
+//! ```text
+//!   a page is needed ──► in the snapshot that this node had, and unchanged since? ── yes ─► the store
+//!                                                                             └──── no ──► wanted from the keeper there
+//!   the snapshot of the instant at which it left is here: from now on everything comes from the store
+//! ```
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use watari_disk::Source;
+use watari_store::Store;
+use watari_types::{PAGE_SIZE, PageSet, PageTable, RegionName};
+
+use super::cut;
+use super::frame::{Frame, MOST_PAGES, Wire};
+use crate::Result;
+use crate::arrival::{Sink, Supply};
+
+/// How long a request of the guest's to its disk waits for a connection that is cut. After that it fails, and the guest is held.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a wanted page may take: longer, and the connection is taken for dead.
+const SILENCE: Duration = Duration::from_secs(20);
+/// How often the other side is tried.
+const AGAIN: Duration = Duration::from_millis(300);
+
+/// What is lent to a machine, all regions together.
+pub(crate) struct Lent {
+    store: Store,
+    /// Where somebody listens who passes on what is said to the keeper there.
+    lender: PathBuf,
+    /// Connections that nobody uses just now.
+    idle: Mutex<Vec<Wire>>,
+    /// What the regions hold, once all of it is in the store.
+    here: OnceLock<BTreeMap<RegionName, PageTable>>,
+}
+
+impl Lent {
+    pub(crate) fn new(store: Store, lender: PathBuf) -> Lent {
+        Lent { store, lender, idle: Mutex::default(), here: OnceLock::new() }
+    }
+
+    /// From now on everything comes from the store: a snapshot that holds what is lent is there.
+    pub(crate) fn is_here(&self, tables: BTreeMap<RegionName, PageTable>) {
+        let _ = self.here.set(tables);
+        self.idle.lock().clear();
+    }
+
+    /// The content of at most [`MOST_PAGES`] pages, which is tried for so long.
+    fn fetch(&self, region: &RegionName, pages: &[u32], patience: Duration) -> io::Result<Vec<u8>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let idle = self.idle.lock().pop();
+            let was_idle = idle.is_some();
+            let asked = idle.map_or_else(|| self.connect(), Ok).and_then(|mut wire| {
+                let content = ask(&mut wire, region, pages)?;
+                self.idle.lock().push(wire);
+                Ok(content)
+            });
+            match asked {
+                Ok(content) => return Ok(content),
+                // It may have been cut long ago.
+                Err(_) if was_idle => {}
+                Err(error) if Instant::now() >= deadline || self.here.get().is_some() => return Err(error),
+                Err(_) => thread::sleep(AGAIN),
+            }
+        }
+    }
+
+    fn connect(&self) -> io::Result<Wire> {
+        let stream = UnixStream::connect(&self.lender)?;
+        stream.set_read_timeout(Some(SILENCE))?;
+        stream.set_write_timeout(Some(SILENCE))?;
+        Wire::over(stream)
+    }
+}
+
+fn ask(wire: &mut Wire, region: &RegionName, pages: &[u32]) -> io::Result<Vec<u8>> {
+    wire.send_want(region, pages)?;
+    match wire.receive()? {
+        Frame::Pages { region: which, pages: got, content } if which == *region && got == pages => Ok(content),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the other side is out of step")),
+    }
+}
+
+/// One region of what is lent.
+pub(crate) struct LentRegion {
+    lent: Arc<Lent>,
+    region: RegionName,
+    /// What it held at the snapshot that this node had.
+    base: PageTable,
+    /// The pages that may have changed since.
+    owed: PageSet,
+    /// How many pages may be other than zero, by these two.
+    count: u64,
+}
+
+impl LentRegion {
+    /// A region that held `base`, and in which the pages of `owed` may have changed since.
+    pub(crate) fn new(lent: &Arc<Lent>, region: RegionName, base: PageTable, owed: PageSet) -> LentRegion {
+        let mut all = base.pages();
+        all.union_with(&owed);
+        LentRegion { lent: Arc::clone(lent), region, base, count: all.len(), owed }
+    }
+
+    /// What the region holds, once that is known here.
+    fn here(&self) -> Option<&PageTable> {
+        self.lent.here.get().and_then(|tables| tables.get(&self.region))
+    }
+
+    /// Whether nothing is lent any more: a region without a table is zero.
+    fn is_here(&self) -> bool {
+        self.lent.here.get().is_some()
+    }
+
+    fn fetch(&self, pages: &[u32], patience: Duration) -> io::Result<Vec<u8>> {
+        self.lent.fetch(&self.region, pages, patience)
+    }
+
+    fn read_from_store(&self, table: &PageTable, pages: &[u32], threads: usize, sink: Sink) -> Result<()> {
+        let pages = pages.iter().map(|page| (*page, table.get(*page)));
+        Ok(self.lent.store.read_pages(pages, threads, sink)?)
+    }
+}
+
+impl Supply for LentRegion {
+    fn has(&self, page: u32) -> bool {
+        match (self.is_here(), self.here()) {
+            (true, table) => table.is_some_and(|table| !table.get(page).is_zero_page()),
+            (false, _) => self.owed.contains(page) || !self.base.get(page).is_zero_page(),
+        }
+    }
+
+    fn pages(&self) -> PageSet {
+        if self.is_here() {
+            return self.here().map(PageTable::pages).unwrap_or_default();
+        }
+        let mut pages = self.base.pages();
+        pages.union_with(&self.owed);
+        pages
+    }
+
+    fn len(&self) -> u64 {
+        if self.is_here() { self.here().map_or(0, PageTable::len) } else { self.count }
+    }
+
+    fn end(&self) -> u32 {
+        let mut pages = self.base.pages();
+        pages.union_with(&self.owed);
+        pages.runs().last().map_or(0, |run| run.end)
+    }
+
+    fn is_near(&self) -> bool {
+        self.is_here()
+    }
+
+    fn read(&self, pages: &[u32], threads: usize, sink: Sink) -> Result<()> {
+        if self.is_here() {
+            return self.here().map_or(Ok(()), |table| self.read_from_store(table, pages, threads, sink));
+        }
+        let (owed, kept): (Vec<u32>, Vec<u32>) = pages.iter().partition(|page| self.owed.contains(**page));
+        self.read_from_store(&self.base, &kept, threads, sink)?;
+        for wanted in owed.chunks(MOST_PAGES) {
+            // Whoever waits for memory is told why, and it is tried again there.
+            let content = self.fetch(wanted, Duration::ZERO).map_err(cut)?;
+            let mut rest = &content[..];
+            for run in wanted.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
+                let (bytes, others) = rest.split_at(run.len() * PAGE_SIZE);
+                sink(run[0], bytes).map_err(cut)?;
+                rest = others;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Source for LentRegion {
+    fn read(&self, first: u32, into: &mut [u8]) -> io::Result<()> {
+        let mut wanted = Vec::new();
+        for (page, bytes) in (first..).zip(into.as_chunks_mut::<PAGE_SIZE>().0) {
+            let table = match (self.is_here(), self.here()) {
+                (true, table) => table,
+                (false, _) if self.owed.contains(page) => {
+                    wanted.push(page);
+                    continue;
+                }
+                (false, _) => Some(&self.base),
+            };
+            match table {
+                Some(table) => {
+                    self.lent.store.read_page(&table.get(page), bytes).map_err(io::Error::other)?;
+                }
+                None => bytes.fill(0),
+            }
+        }
+        for wanted in wanted.chunks(MOST_PAGES) {
+            let content = match self.fetch(wanted, PATIENCE) {
+                Ok(content) => content,
+                // It came while this was being tried.
+                Err(_) if self.is_here() => return Source::read(self, first, into),
+                Err(error) => return Err(error),
+            };
+            for (page, content) in wanted.iter().zip(content.chunks_exact(PAGE_SIZE)) {
+                let at = (page - first) as usize * PAGE_SIZE;
+                into[at..at + PAGE_SIZE].copy_from_slice(content);
+            }
+        }
+        Ok(())
+    }
+
+    fn data_runs(&self, first: u32, end: u32) -> Vec<Range<u32>> {
+        if self.is_here() {
+            return self.here().map(|table| table.runs(first..end)).unwrap_or_default();
+        }
+        let mut pages: PageSet = self.owed.within(first..end).collect();
+        self.base.runs(first..end).into_iter().for_each(|run| pages.insert_range(run));
+        pages.runs().collect()
+    }
+}
