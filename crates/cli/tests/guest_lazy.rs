@@ -51,5 +51,115 @@ fn a_guest_goes_first_and_what_it_holds_follows() {
     for lab in &labs {
         assert_eq!(lab.ok(&["verify"])["damaged"], Value::Array(vec![]));
     }
-    let _ = kill;
+}
+
+/// Ends everything of a node, as if its computer had lost its power.
+fn lose(lab: &Lab) {
+    let machine = lab.machine("m");
+    let daemon = lab.ok(&["up"])["pid"].as_u64().unwrap() as u32;
+    kill(daemon);
+    for which in ["keeper_pid", "qemu_pid"] {
+        kill(machine["instance"][which].as_u64().unwrap() as u32);
+    }
+}
+
+#[test]
+fn a_guest_waits_for_the_node_that_it_left() {
+    let labs = joined(&["alpha", "beta"]);
+    let (alpha, beta) = (&labs[0], &labs[1]);
+    alpha.start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
+    let daemon = alpha.ok(&["up"])["pid"].as_u64().unwrap() as u32;
+    alpha.ok(&["teleport", "m", "beta", "--lazy"]);
+    kill(daemon);
+    let waits = beta.machine("m");
+    assert!(waits["reason"].as_str().unwrap().contains("no snapshot of it is here"), "{waits}");
+    for command in [&["checkpoint", "m"][..], &["teleport", "m", "alpha"]] {
+        let refused = beta.fails(command);
+        assert_eq!(refused["kind"], "wrong_state", "{command:?}: {refused}");
+    }
+    wait("somebody to miss something", || {
+        let now = beta.machine("m");
+        now["reason"].as_str().unwrap().contains("cannot be read").then_some(())
+    });
+    let said_before = beta.serial("m").len();
+    alpha.ok(&["up"]);
+    check(beta, said_before);
+    wait_for_the_rest(alpha, beta);
+    check(beta, said_before);
+    // The way back is like any other.
+    beta.ok(&["teleport", "m", "alpha"]);
+    check(alpha, alpha.serial("m").len());
+}
+
+#[test]
+fn what_is_lost_with_the_node_that_a_guest_left_is_what_came_after_a_snapshot() {
+    let labs = joined(&["alpha", "beta"]);
+    let (alpha, beta) = (&labs[0], &labs[1]);
+    alpha.start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
+    alpha.ok(&["teleport", "m", "beta"]);
+    beta.ok(&["teleport", "m", "alpha"]);
+    let whole = beta.generations("m")[0];
+    let alpha_at_work = alpha.machine("m");
+    let daemon = alpha.ok(&["up"])["pid"].as_u64().unwrap() as u32;
+    alpha.ok(&["teleport", "m", "beta", "--lazy"]);
+    kill(daemon);
+    for which in ["keeper_pid", "qemu_pid"] {
+        kill(alpha_at_work["instance"][which].as_u64().unwrap() as u32);
+    }
+    let waits = beta.machine("m");
+    let said = waits["reason"].as_str().unwrap();
+    assert!(said.contains(&format!("is {whole}, ")) && said.contains(" s before it came"), "{said}");
+    let said_before = beta.serial("m").len();
+    let back = beta.ok(&["restore", "m", "--discard"]);
+    assert_eq!(back["state"], "running", "{back}");
+    check(beta, said_before);
+    // There is nothing left of what was lent, and nobody waits for it.
+    alpha.ok(&["up"]);
+    alpha.wait_for_state("m", "suspended");
+    beta.ok(&["checkpoint", "m"]);
+    beta.ok(&["teleport", "m", "alpha"]);
+    check(alpha, 0);
+}
+
+#[test]
+fn a_guest_can_be_taken_back_from_a_node_that_is_lost_before_it_has_everything() {
+    let labs = joined(&["alpha", "beta"]);
+    let (alpha, beta) = (&labs[0], &labs[1]);
+    alpha.start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
+    let seen = *numbers(&alpha.serial("m"), "STAMP pass=").last().unwrap();
+    let moved = alpha.ok(&["teleport", "m", "beta", "--lazy"]);
+    lose(beta);
+    let back = alpha.ok(&["resume", "m", "--here"]);
+    assert!(back["epoch"].as_u64() > moved["epoch"].as_u64(), "{back}");
+    let said_before = alpha.serial("m").len();
+    check(alpha, said_before);
+    assert!(*numbers(&alpha.serial("m"), "STAMP pass=").last().unwrap() > seen, "it does not start anew");
+    // What is there of it is of no use, and says so.
+    beta.ok(&["up"]);
+    assert_eq!(beta.fails(&["start", "m"])["kind"], "wrong_state");
+    wait("beta to hear of it", || (beta.machine("m")["node"] == node_id(alpha)).then_some(()));
+    alpha.ok(&["teleport", "m", "beta"]);
+    check(beta, 0);
+}
+
+#[test]
+fn nothing_is_left_of_a_guest_that_could_not_come() {
+    let labs = joined(&["alpha", "beta"]);
+    let (alpha, beta) = (&labs[0], &labs[1]);
+    alpha.start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
+    std::thread::scope(|scope| {
+        let moving = scope.spawn(|| alpha.watari(&["teleport", "m", "beta", "--lazy", "--json"]).output().unwrap());
+        let qemu = wait("a QEMU to be there", || {
+            let record = std::fs::read(beta.home().join("run/m/instance.json")).ok()?;
+            serde_json::from_slice::<Value>(&record).ok()?["qemu_pid"].as_u64()
+        });
+        kill(qemu as u32);
+        assert!(!moving.join().unwrap().status.success());
+    });
+    assert_eq!(alpha.machine("m")["state"], "running");
+    check(alpha, alpha.serial("m").len());
+    wait("nothing to be there", || beta.ok(&["list"])["machines"].as_array().unwrap().is_empty().then_some(()));
+    alpha.ok(&["teleport", "m", "beta", "--lazy"]);
+    check(beta, 0);
+    wait_for_the_rest(alpha, beta);
 }

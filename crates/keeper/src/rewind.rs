@@ -52,6 +52,9 @@ pub(crate) fn give_up(
     store.refresh()?;
     let tables = instance.history.tables_at(snapshot)?;
     check_small_regions(&store, &tables)?;
+    if instance.debt.is_some() {
+        return give_up_unfinished(instance, &store, &tables, keep, end);
+    }
     let mut disks = ReturningDisks { wanted: snapshot, tables: &tables, checked: BTreeMap::new() };
     disks.check(instance, &store)?;
     let mut memory = Returning::new(instance, &tables)?;
@@ -71,8 +74,6 @@ pub(crate) fn give_up(
     // Nothing of what it was filled with may come in between.
     instance.arrival = None;
     let memory_is_ready = match &instance.memory {
-        // What it holds is of no snapshot that is here.
-        _ if instance.debt.is_some() => false,
         GuestMemory::Own(file) => {
             tracing::debug!(pages = pages.len(), "memory goes back");
             forget(file, &pages)?;
@@ -81,6 +82,27 @@ pub(crate) fn give_up(
         GuestMemory::Shared(_) => false,
     };
     Ok(GivenUp { memory_is_ready, kept: kept.map(|done| Point { generation: done.generation, id: done.id }) })
+}
+
+/// The same for a machine that is not whole. What it holds is of no snapshot that is here; and it may be waiting for a page, and
+/// answer nobody.
+fn give_up_unfinished(
+    instance: &mut Instance,
+    store: &Store,
+    tables: &BTreeMap<RegionName, PageTable>,
+    keep: Option<&str>,
+    end: impl FnOnce(),
+) -> Result<GivenUp> {
+    if keep.is_some() {
+        instance.ensure_whole().map_err(|error| Error::NotKept(Box::new(error)))?;
+    }
+    for (_, table) in tables.iter().filter(|(region, _)| ram::is_main(region)) {
+        store.check_readable(table.iter(), threads())?;
+    }
+    end();
+    instance.debt = None;
+    instance.arrival = None;
+    Ok(GivenUp { memory_is_ready: false, kept: None })
 }
 
 /// Main memory that is to hold what a snapshot does.

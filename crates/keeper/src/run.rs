@@ -135,6 +135,8 @@ fn outlive(pid: u32, child: Option<Child>) -> Result<Option<ExitStatus>> {
 fn finish(instance: &Mutex<Instance>, board: &Board, phase: Phase, reason: &str) -> Result<()> {
     let mut instance = instance.lock().unwrap_or_else(PoisonError::into_inner);
     tracing::info!(?phase, reason, "the machine ended");
+    // Nobody is to wait for what it does not need any more.
+    instance.debt = None;
     instance.hydrations.clear();
     instance.arrival = None;
     for disk in &instance.disks {

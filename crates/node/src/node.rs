@@ -180,7 +180,7 @@ impl Node {
             node: self.runs_at(config.id).unwrap_or(self.id),
             generation: state.base.map(|base| base.generation),
             snapshot: state.base.map(|base| base.id),
-            epoch: state.epoch,
+            epoch: self.epoch_of(config.id, state.epoch),
             created_unix_ms: file.created_unix_ms,
             memory_bytes: config.memory_bytes,
             cpus: config.cpus,

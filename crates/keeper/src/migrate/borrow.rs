@@ -68,6 +68,12 @@ pub(crate) struct Debt {
     bytes: u64,
 }
 
+impl Drop for Debt {
+    fn drop(&mut self) {
+        self.lent.close();
+    }
+}
+
 /// What is said of a machine before it is held.
 struct Plan {
     loan: Loan,

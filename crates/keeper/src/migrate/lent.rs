@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::Shutdown;
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -39,19 +40,42 @@ pub(crate) struct Lent {
     lender: PathBuf,
     /// Connections that nobody uses just now.
     idle: Mutex<Vec<Wire>>,
+    /// And those that somebody does, with the other end of each.
+    busy: Mutex<Busy>,
     /// What the regions hold, once all of it is in the store.
     here: OnceLock<BTreeMap<RegionName, PageTable>>,
 }
 
+#[derive(Default)]
+struct Busy {
+    /// Nobody gets anything any more.
+    is_closed: bool,
+    asked: u64,
+    streams: BTreeMap<u64, UnixStream>,
+}
+
 impl Lent {
     pub(crate) fn new(store: Store, lender: PathBuf) -> Lent {
-        Lent { store, lender, idle: Mutex::default(), here: OnceLock::new() }
+        Lent { store, lender, idle: Mutex::default(), busy: Mutex::default(), here: OnceLock::new() }
     }
 
     /// From now on everything comes from the store: a snapshot that holds what is lent is there.
     pub(crate) fn is_here(&self, tables: BTreeMap<RegionName, PageTable>) {
         let _ = self.here.set(tables);
         self.idle.lock().clear();
+    }
+
+    /// Nothing is wanted any more: whoever waits does so no longer.
+    pub(crate) fn close(&self) {
+        let mut busy = self.busy.lock();
+        busy.is_closed = true;
+        for stream in busy.streams.values() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.busy.lock().is_closed
     }
 
     /// The content of at most [`MOST_PAGES`] pages, which is tried for so long.
@@ -61,7 +85,7 @@ impl Lent {
             let idle = self.idle.lock().pop();
             let was_idle = idle.is_some();
             let asked = idle.map_or_else(|| self.connect(), Ok).and_then(|mut wire| {
-                let content = ask(&mut wire, region, pages)?;
+                let content = self.ask(&mut wire, region, pages)?;
                 self.idle.lock().push(wire);
                 Ok(content)
             });
@@ -69,10 +93,28 @@ impl Lent {
                 Ok(content) => return Ok(content),
                 // It may have been cut long ago.
                 Err(_) if was_idle => {}
-                Err(error) if Instant::now() >= deadline || self.here.get().is_some() => return Err(error),
+                Err(error) if self.is_closed() || self.here.get().is_some() => return Err(error),
+                Err(error) if Instant::now() >= deadline => return Err(error),
                 Err(_) => thread::sleep(AGAIN),
             }
         }
+    }
+
+    fn ask(&self, wire: &mut Wire, region: &RegionName, pages: &[u32]) -> io::Result<Vec<u8>> {
+        let stream = wire.stream().try_clone()?;
+        let number = {
+            let mut busy = self.busy.lock();
+            if busy.is_closed {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+            busy.asked += 1;
+            let number = busy.asked;
+            busy.streams.insert(number, stream);
+            number
+        };
+        let answer = ask(wire, region, pages);
+        self.busy.lock().streams.remove(&number);
+        answer
     }
 
     fn connect(&self) -> io::Result<Wire> {

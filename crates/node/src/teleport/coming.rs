@@ -52,7 +52,7 @@ impl Coming {
             if let Err(error) = &came {
                 tracing::warn!(%name, "it did not come: {}", error.report());
                 // Whoever asks is still told why; but nobody may ask.
-                let done = node.mark_held(&name, false);
+                let done = node.did_not_come(&name);
                 done.unwrap_or_else(|error| tracing::error!(%name, "{}", error.report()));
                 hold(&held).take();
             }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::time::timeout;
+use watari_keeper::Loan;
 use watari_keeper::protocol::{Checkpointed, Lending, Migrated, Progress, Request};
 use watari_keeper::record::Phase;
 use watari_mesh::exchange::{self, Given};
@@ -71,6 +72,9 @@ impl Node {
             return Err(Error::BadRequest(format!("{name} is on that node already")));
         }
         self.ensure_mine(machine)?;
+        if let Some(loan) = Loan::of(&self.home.machine(name))? {
+            return Err(watari_keeper::Error::NotWhole { generation: loan.generation }.into());
+        }
         let phase = self.running(name)?.status().phase;
         if phase != Phase::Running {
             return Err(wrong_state(name, phase));

@@ -103,6 +103,15 @@ impl Node {
         }
     }
 
+    /// At which epoch a machine runs, of which that much is known beside what is written down about who may run it.
+    pub(crate) fn epoch_of(&self, machine: MachineId, activated: Epoch) -> Epoch {
+        if !self.tenure_file(machine).exists() {
+            return activated;
+        }
+        let record = self.with_tenure(machine, |tenure| tenure.is_mine().then(|| tenure.record().epoch));
+        record.ok().flatten().map_or(activated, |epoch| epoch.max(activated))
+    }
+
     /// The machines that have gone from one node to another, as far as this one has to do with it.
     pub(super) fn travelled(&self) -> Vec<MachineId> {
         let files = fs::read_dir(self.home.node_file("tenures")).into_iter().flatten().flatten();
@@ -181,7 +190,7 @@ impl Node {
         }
         self.pass_no_wants(name);
         let home = self.home.machine(name);
-        if fs::read(marker(&home)).is_ok_and(|content| content == NEW) {
+        if self.is_new(name) {
             return self.remove(name).map(drop);
         }
         let state = MachineState::load(&home)?;
@@ -195,6 +204,19 @@ impl Node {
     pub(super) fn mark_new(&self, name: &MachineName) -> Result<()> {
         let path = marker(&self.home.machine(name));
         fs::write(&path, NEW).map_err(Error::io("write", &path))
+    }
+
+    /// A guest that was to come has not, and is not held any more.
+    pub(super) fn did_not_come(self: &Arc<Self>, name: &MachineName) -> Result<()> {
+        self.pass_no_wants(name);
+        if self.is_new(name) {
+            return self.remove(name).map(drop);
+        }
+        self.mark_held(name, false)
+    }
+
+    fn is_new(&self, name: &MachineName) -> bool {
+        fs::read(marker(&self.home.machine(name))).is_ok_and(|content| content == NEW)
     }
 
     /// Notes that a guest is held because of a hand-over, or is no more.
