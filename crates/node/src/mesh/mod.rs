@@ -17,7 +17,7 @@ use watari_types::{NodeId, NodeName};
 use crate::api::{
     HeldMachine, Invitation, InviteRequest, JoinRequest, Left, MeshNode, NodeList, RemoveNodeRequest,
 };
-use crate::node::{Node, hold};
+use crate::node::{Node, OnProgress, hold};
 use crate::{Error, Result};
 
 use hosting::Hosting;
@@ -91,7 +91,7 @@ impl Node {
     }
 
     /// Joins somebody's mesh.
-    pub(crate) fn join(self: &Arc<Self>, request: &JoinRequest) -> Result<NodeList> {
+    pub(crate) fn join(self: &Arc<Self>, request: &JoinRequest, progress: OnProgress) -> Result<NodeList> {
         let ticket: Ticket =
             request.ticket.parse().map_err(|e| watari_mesh::Error::Ticket(format!("{e}")))?;
         {
@@ -106,6 +106,11 @@ impl Node {
             }
             let join = Mesh::join(self.mesh_options()?, &ticket, Hosting::of(self));
             *hold(&self.mesh) = Some(Handle::current().block_on(join)?);
+        }
+        // A machine may come any time now, and is not to wait for this. A node that only keeps snapshots needs no QEMU.
+        let found = self.qemu().and_then(|qemu| self.ensure_accelerator(&qemu, progress));
+        if let Err(error) = found {
+            tracing::warn!("no machine can come: {}", error.report());
         }
         self.nodes()
     }

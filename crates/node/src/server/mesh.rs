@@ -34,7 +34,7 @@ pub(super) async fn invite(State(app): Shared, bytes: Bytes) -> Answer {
     responses((status = 200, body = NodeList), (status = "default", body = ErrorBody)))]
 pub(super) async fn join(State(app): Shared, headers: HeaderMap, bytes: Bytes) -> Answer {
     let request: JoinRequest = body(&bytes)?;
-    operate(&app.node, &headers, None, move |node, _| node.join(&request)).await
+    operate(&app.node, &headers, None, move |node, progress| node.join(&request, progress)).await
 }
 
 /// Leaves the mesh.
