@@ -148,7 +148,8 @@ fn nothing_is_left_of_a_guest_that_could_not_come() {
     let (alpha, beta) = (&labs[0], &labs[1]);
     alpha.start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
     std::thread::scope(|scope| {
-        let moving = scope.spawn(|| alpha.watari(&["teleport", "m", "beta", "--lazy", "--json"]).output().unwrap());
+        let moving =
+            scope.spawn(|| alpha.watari(&["teleport", "m", "beta", "--lazy", "--json"]).output().unwrap());
         let qemu = wait("a QEMU to be there", || {
             let record = std::fs::read(beta.home().join("run/m/instance.json")).ok()?;
             serde_json::from_slice::<Value>(&record).ok()?["qemu_pid"].as_u64()
@@ -158,7 +159,9 @@ fn nothing_is_left_of_a_guest_that_could_not_come() {
     });
     assert_eq!(alpha.machine("m")["state"], "running");
     check(alpha, alpha.serial("m").len());
-    wait("nothing to be there", || beta.ok(&["list"])["machines"].as_array().unwrap().is_empty().then_some(()));
+    wait("nothing to be there", || {
+        beta.ok(&["list"])["machines"].as_array().unwrap().is_empty().then_some(())
+    });
     alpha.ok(&["teleport", "m", "beta", "--lazy"]);
     check(beta, 0);
     wait_for_the_rest(alpha, beta);

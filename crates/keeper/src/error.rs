@@ -4,7 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use watari_types::{ErrorKind, ErrorReport, Generation, MachineName, RegionName, RegionNameError, SnapshotId};
+use watari_types::{
+    ErrorKind, ErrorReport, Generation, MachineName, RegionName, RegionNameError, SnapshotId,
+};
 
 /// What can go wrong around one machine. Unless a variant says otherwise, the machine is as it was before.
 #[derive(Debug, Error)]

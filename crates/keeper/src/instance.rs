@@ -231,7 +231,10 @@ impl Instance {
         let back = match self.history.base_snapshot() {
             Some(snapshot) => {
                 let before = now_unix_ms().saturating_sub(snapshot.draft.created_unix_ms) / 1000;
-                format!("the last that is whole here is {}, {before} s before it came", snapshot.draft.generation)
+                format!(
+                    "the last that is whole here is {}, {before} s before it came",
+                    snapshot.draft.generation
+                )
             }
             None => "no snapshot of it is here".to_owned(),
         };

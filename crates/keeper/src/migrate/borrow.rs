@@ -138,7 +138,8 @@ impl Ground {
         pages: &[u32],
         content: &[u8],
     ) -> Result<()> {
-        let region = boot_region(&self.file.config, name).ok_or_else(|| nonsense("boots from other files"))?;
+        let region =
+            boot_region(&self.file.config, name).ok_or_else(|| nonsense("boots from other files"))?;
         let path = self.home.boot_file(name.rest());
         if !files.contains_key(name) {
             fs::create_dir_all(self.home.folder().join("boot")).map_err(Error::io("make", &path))?;

@@ -98,10 +98,14 @@ impl Wire {
     pub(crate) fn send_owed(&mut self, region: &RegionName, pages: &PageSet) -> io::Result<()> {
         let mut runs = pages.runs().peekable();
         loop {
-            let some = runs.by_ref().take(MOST_RUNS);
-            let ends: Vec<u8> =
-                some.flat_map(|run| [run.start, run.end]).flat_map(u32::to_le_bytes).collect();
-            let packed = self.pack.compress(&ends)?;
+            // Distances and lengths repeat, and take less room than numbers.
+            let (mut lengths, mut at) = (Vec::new(), 0);
+            for run in runs.by_ref().take(MOST_RUNS) {
+                lengths.extend_from_slice(&(run.start - at).to_le_bytes());
+                lengths.extend_from_slice(&(run.end - run.start).to_le_bytes());
+                at = run.end;
+            }
+            let packed = self.pack.compress(&lengths)?;
             self.begin_with(OWED, region);
             self.frame.extend_from_slice(&packed);
             self.send()?;
@@ -219,14 +223,16 @@ impl Wire {
 
     fn owed(&mut self, content: &[u8]) -> io::Result<Frame> {
         let (region, packed) = region_in(content)?;
-        let ends = self.unpack.decompress(packed, MOST_RUNS * 8).map_err(|_| bad("runs of nothing"))?;
-        let mut pages = PageSet::new();
-        for run in ends.chunks(8) {
+        let lengths = self.unpack.decompress(packed, MOST_RUNS * 8).map_err(|_| bad("runs of nothing"))?;
+        let (mut pages, mut at) = (PageSet::new(), 0u32);
+        for run in lengths.chunks(8) {
             let number = |at: usize| run.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
-            match (number(0), number(4)) {
-                (Some(start), Some(end)) if start < end => pages.insert_range(start..end),
-                _ => return Err(bad("runs of nothing")),
-            }
+            let start = number(0).and_then(|gap| at.checked_add(gap));
+            let end = start.zip(number(4)).and_then(|(start, length)| start.checked_add(length));
+            let run =
+                start.zip(end).filter(|(start, end)| start < end).ok_or_else(|| bad("runs of nothing"))?;
+            pages.insert_range(run.0..run.1);
+            at = run.1;
         }
         Ok(Frame::Owed { region, pages })
     }
@@ -354,11 +360,9 @@ mod tests {
         one.send_devices(&[5; 100_000]).unwrap();
         one.send_ready().unwrap();
         one.send_taken().unwrap();
-        let owed: PageSet = (0..300_000).filter(|page| page % 3 > 0).collect();
         one.send_lent(Generation(u64::MAX)).unwrap();
         one.send_want(&region, &pages).unwrap();
         one.send_owed(&region, &PageSet::new()).unwrap();
-        one.send_owed(&region, &owed).unwrap();
         let wanted = (region.clone(), pages.clone());
         assert_eq!(other.receive().unwrap(), Frame::Pages { region, pages, content });
         assert_eq!(other.receive().unwrap(), Frame::Round);
@@ -368,18 +372,25 @@ mod tests {
         assert_eq!(other.receive().unwrap(), Frame::Lent(Generation(u64::MAX)));
         let (region, pages) = wanted;
         assert_eq!(other.receive().unwrap(), Frame::Want { region: region.clone(), pages });
-        assert_eq!(
-            other.receive().unwrap(),
-            Frame::Owed { region: region.clone(), pages: PageSet::new() }
-        );
-        let mut told = PageSet::new();
-        for _ in 0..2 {
-            let Frame::Owed { pages, .. } = other.receive().unwrap() else { panic!("something else") };
-            told.union_with(&pages);
-        }
-        assert_eq!(told, owed);
+        assert_eq!(other.receive().unwrap(), Frame::Owed { region: region.clone(), pages: PageSet::new() });
         drop(one);
         assert_eq!(other.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn any_number_of_pages_can_be_owed() {
+        let owed: PageSet = (0..300_000).filter(|page| page % 3 > 0).collect();
+        let (mut one, mut other) = pair();
+        let mut told = PageSet::new();
+        std::thread::scope(|scope| {
+            let sent = scope.spawn(|| one.send_owed(&RegionName::disk(0), &owed));
+            for _ in 0..2 {
+                let Frame::Owed { pages, .. } = other.receive().unwrap() else { panic!("something else") };
+                told.union_with(&pages);
+            }
+            sent.join().unwrap().unwrap();
+        });
+        assert_eq!(told, owed);
     }
 
     #[test]
@@ -403,7 +414,10 @@ mod tests {
             (LENT, vec![0; 7]),
             (WANT, [&[6][..], b"disk/0", &[1, 0, 0, 0, 0, 0, 9]].concat()),
             (WANT, [&[6][..], b"disk/0", &[1, 1]].concat()),
-            (OWED, [&[6][..], b"disk/0", &zstd::bulk::compress(&[5, 0, 0, 0, 5, 0, 0, 0], 1).unwrap()].concat()),
+            (
+                OWED,
+                [&[6][..], b"disk/0", &zstd::bulk::compress(&[5, 0, 0, 0, 0, 0, 0, 0], 1).unwrap()].concat(),
+            ),
             (OWED, [&[6][..], b"disk/0", &zstd::bulk::compress(&[1; 7], 1).unwrap()].concat()),
             (OWED, [&[6][..], b"disk/0", &[1; 7]].concat()),
             (9, vec![]),

@@ -78,11 +78,7 @@ fn rest(outgoing: &mut Outgoing, instance: &Instance, held: &Held, differing: &D
     outgoing.send_sealed(held)?;
     held.staging.each(|range, pages, bytes| {
         let most = if range == main { pages.len().min(HOT) } else { pages.len() };
-        outgoing.send_all(
-            &instance.ram.ranges()[range].name,
-            &pages[..most],
-            &bytes[..most * PAGE_SIZE],
-        )
+        outgoing.send_all(&instance.ram.ranges()[range].name, &pages[..most], &bytes[..most * PAGE_SIZE])
     })?;
     outgoing.wire.send_devices(&held.devices).map_err(cut)
 }

@@ -128,7 +128,9 @@ impl Lent {
 fn ask(wire: &mut Wire, region: &RegionName, pages: &[u32]) -> io::Result<Vec<u8>> {
     wire.send_want(region, pages)?;
     match wire.receive()? {
-        Frame::Pages { region: which, pages: got, content } if which == *region && got == pages => Ok(content),
+        Frame::Pages { region: which, pages: got, content } if which == *region && got == pages => {
+            Ok(content)
+        }
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the other side is out of step")),
     }
 }
@@ -265,5 +267,143 @@ impl Source for LentRegion {
         let mut pages: PageSet = self.owed.within(first..end).collect();
         self.base.runs(first..end).into_iter().for_each(|run| pages.insert_range(run));
         pages.runs().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+    use watari_types::{Page, PageHash};
+
+    use super::*;
+
+    const PAGES: u32 = 600;
+
+    /// The other side: it gives what it holds, and hangs up after every third page.
+    struct Other {
+        folder: TempDir,
+        wanted: Arc<AtomicUsize>,
+    }
+
+    fn page(number: u32) -> Page {
+        let mut page = [0; PAGE_SIZE];
+        page[..4].copy_from_slice(&number.to_le_bytes());
+        page
+    }
+
+    fn other(holds: Vec<u32>) -> Other {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("lender")).unwrap();
+        let wanted = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&wanted);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut wire = Wire::over(stream.unwrap()).unwrap();
+                for _ in 0..3 {
+                    let Ok(Frame::Want { region, pages }) = wire.receive() else { break };
+                    count.fetch_add(pages.len(), Ordering::SeqCst);
+                    let content: Vec<u8> = pages.iter().flat_map(|at| page(holds[*at as usize])).collect();
+                    wire.send_pages(&region, &pages, &content).unwrap();
+                }
+            }
+        });
+        Other { folder, wanted }
+    }
+
+    /// A table of these contents, which are in the store.
+    fn table(store: &Store, contents: &[u32]) -> PageTable {
+        let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
+        let mut changes = Vec::new();
+        for (at, number) in (0..).zip(contents).filter(|(_, number)| **number > 0) {
+            let content = page(*number);
+            let hash = PageHash::of(&content);
+            pack.put(hash, &content).unwrap();
+            changes.push((at, hash));
+        }
+        pack.finish().unwrap();
+        let mut table = PageTable::new();
+        table.apply(&changes.into_iter().collect());
+        table
+    }
+
+    fn read(region: &LentRegion, pages: Range<u32>) -> Vec<u32> {
+        let mut bytes = vec![1; pages.len() * PAGE_SIZE];
+        Source::read(region, pages.start, &mut bytes).unwrap();
+        bytes
+            .as_chunks::<PAGE_SIZE>()
+            .0
+            .iter()
+            .map(|page| u32::from_le_bytes(page[..4].try_into().unwrap()))
+            .collect()
+    }
+
+    fn supplied(region: &LentRegion) -> Vec<u32> {
+        let got = Mutex::new(vec![0; PAGES as usize]);
+        let pages: Vec<u32> = Supply::pages(region).iter().collect();
+        let put = |first: u32, bytes: &[u8]| {
+            for (at, page) in (first as usize..).zip(bytes.as_chunks::<PAGE_SIZE>().0) {
+                got.lock()[at] = u32::from_le_bytes(page[..4].try_into().unwrap());
+            }
+            Ok(())
+        };
+        // A connection that was hung up is tried again by whoever waits.
+        while Supply::read(region, &pages, 2, &put).is_err() {}
+        got.into_inner()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+        #[test]
+        fn a_page_comes_from_where_it_is_unchanged_and_is_wanted_only_if_it_is_nowhere_else(
+            base in prop::collection::vec(0u32..5, PAGES as usize),
+            changes in prop::collection::btree_map(0..PAGES, 0u32..9, 0..200),
+            start in 0..PAGES,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(folder.path()).unwrap();
+            let mut now = base.clone();
+            changes.iter().for_each(|(at, number)| now[*at as usize] = *number);
+            let there = other(now.clone());
+            let lent = Arc::new(Lent::new(store.clone(), there.folder.path().join("lender")));
+            let owed: PageSet = changes.keys().copied().collect();
+            let region = LentRegion::new(&lent, RegionName::disk(0), table(&store, &base), owed.clone());
+            prop_assert_eq!(read(&region, start..PAGES), &now[start as usize..]);
+            prop_assert!(there.wanted.load(Ordering::SeqCst) as u64 <= owed.len());
+            prop_assert_eq!(supplied(&region), now.clone());
+            let runs: PageSet = region.data_runs(start, PAGES).into_iter().flatten().collect();
+            prop_assert!((start..PAGES).all(|page| runs.contains(page) == region.has(page)));
+            prop_assert!((0..PAGES).all(|page| region.has(page) || now[page as usize] == 0));
+            prop_assert!(!region.is_near() && region.end() <= PAGES && Supply::pages(&region).len() == region.len());
+
+            let wanted = there.wanted.load(Ordering::SeqCst);
+            lent.is_here(BTreeMap::from([(RegionName::disk(0), table(&store, &now))]));
+            prop_assert_eq!(read(&region, 0..PAGES), now.clone());
+            prop_assert_eq!(supplied(&region), now.clone());
+            prop_assert!(region.is_near() && (0..PAGES).all(|page| region.has(page) == (now[page as usize] != 0)));
+            prop_assert_eq!(there.wanted.load(Ordering::SeqCst), wanted, "nothing is wanted any more");
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let path = folder.path().join("lender");
+        let silent = UnixListener::bind(&path).unwrap();
+        let lent = Arc::new(Lent::new(store, path));
+        let owed: PageSet = [3].into_iter().collect();
+        let region = LentRegion::new(&lent, RegionName::disk(0), PageTable::new(), owed);
+        thread::scope(|scope| {
+            let reading = scope.spawn(|| Source::read(&region, 3, &mut [0; PAGE_SIZE]));
+            let (mut asked, _) = silent.accept().unwrap();
+            std::io::Read::read_exact(&mut asked, &mut [0; 5]).unwrap();
+            lent.close();
+            assert!(reading.join().unwrap().is_err());
+        });
+        assert!(Source::read(&region, 3, &mut [0; PAGE_SIZE]).is_err());
     }
 }

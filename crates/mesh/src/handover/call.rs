@@ -1,9 +1,7 @@
 //! What goes with the messages: enough for the other side to act on them.
 
 use serde::{Deserialize, Serialize};
-use watari_types::{
-    BridgeName, Epoch, ErrorReport, MachineConfig, MachineName, Retention, SnapshotId,
-};
+use watari_types::{BridgeName, Epoch, ErrorReport, MachineConfig, MachineName, Retention, SnapshotId};
 
 use super::Message;
 

@@ -293,7 +293,9 @@ impl Leaving<'_> {
         let passing = Handle::current().spawn(pass_on(way, listener));
         self.node.mark_held(self.name, true)?;
         let request = match self.lazy {
-            true => Request::LeaveFirst { socket: socket.clone(), lending: Lending { base, boot: lacks_boot } },
+            true => {
+                Request::LeaveFirst { socket: socket.clone(), lending: Lending { base, boot: lacks_boot } }
+            }
             false => Request::Migrate { socket: socket.clone() },
         };
         let migrated = self.node.ask::<Migrated>(self.name, &request, self.progress);
