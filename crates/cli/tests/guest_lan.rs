@@ -210,18 +210,34 @@ fn whoever_talks_to_a_guest_that_walks_around_notices_nothing() {
         session.say(&format!("now at {}", NAMES[there]));
         wait("more lines", || (download.lines() > lines + 1000).then_some(()));
     }
-    let lab = &labs[moves % 3];
+    // Once more, with what it holds after it.
+    let (left, lab) = (&labs[moves % 3], &labs[(moves + 1) % 3]);
     let said = lab.serial("m").len();
+    let lines = download.lines();
+    left.ok(&["teleport", "m", NAMES[(moves + 1) % 3], "--lazy"]);
+    session.say("first");
+    wait("more lines", || (download.lines() > lines + 1000).then_some(()));
     let said = wait("two more passes", || {
         let said = lab.serial("m").split_off(said);
         (lab::numbers(&said, "STAMP pass=").len() >= 2).then_some(said)
     });
     assert!(!said.contains("STAMP ERROR"), "{said}");
+    left.wait_for_state("m", "suspended");
     for lab in &labs {
         assert!(!lab.serial("m").contains("STAMP ERROR"), "{}", lab.serial("m"));
         assert_eq!(lab.ok(&["verify"])["damaged"], serde_json::json!([]));
     }
-    assert_eq!(lab.machine("m")["epoch"], moves + 1);
+    assert_eq!(lab.machine("m")["epoch"], moves + 2);
+    // A node without its bridge does not take it.
+    let other = (moves + 2) % 3;
+    for change in ["down", "name elsewhere"] {
+        ip(&format!("-n {} link set {BRIDGE} {change}", lan.nodes[other]));
+    }
+    ip(&format!("-n {} link set elsewhere up", lan.nodes[other]));
+    let refused = lab.fails(&["teleport", "m", NAMES[other]]);
+    assert_eq!(refused["kind"], "bad_request", "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains(BRIDGE), "{refused}");
+    session.say("still here");
 }
 
 #[test]

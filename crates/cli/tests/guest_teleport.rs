@@ -92,20 +92,49 @@ fn whatever_is_in_the_way_the_guest_goes_on_where_it_is() {
     beta.ok(&["create", "m", "--demo", "--memory", "64M"]);
     assert_eq!(alpha.fails(&["teleport", "m", "beta"])["kind"], "name_taken");
     beta.ok(&["rm", "m"]);
-    // Its QEMU is older.
-    let programs = tempfile::tempdir().unwrap();
-    let old = programs.path().join("qemu-system-x86_64");
-    fs::write(&old, "#!/bin/sh\n[ \"$1\" = --version ] && echo 'QEMU emulator version 8.2.0'\n").unwrap();
-    fs::set_permissions(&old, PermissionsExt::from_mode(0o755)).unwrap();
-    beta.ok(&["down"]);
-    let path = format!("{}:{}", programs.path().display(), std::env::var("PATH").unwrap());
-    assert!(beta.watari(&["up"]).env("PATH", path).output().unwrap().status.success());
-    lab::wait("beta to be there again", || {
-        let refused = alpha.fails(&["teleport", "m", "beta"]);
-        (refused["kind"] == "qemu_too_old").then_some(())
+    // Its QEMU is older: nothing is brought there.
+    let version = "[ \"$1\" = --version ] && echo 'QEMU emulator version 8.2.0' && exit";
+    with_qemu(beta, version, || {
+        lab::wait("beta to be there again", || {
+            let refused = alpha.fails(&["teleport", "m", "beta"]);
+            (refused["kind"] == "qemu_too_old").then_some(())
+        });
     });
     assert!(beta.ok(&["list"])["machines"].as_array().unwrap().is_empty());
-    check(alpha, alpha.serial("m").len());
+    // It cannot give the guest the CPU that it has: which is known before the guest is held.
+    let cpu =
+        "for a; do shift; case $a in qemu64,*) a=$a,+avx512f,enforce;; esac; set -- \"$@\" \"$a\"; done";
+    with_qemu(beta, cpu, || {
+        for more in [&[][..], &["--lazy"]] {
+            let refused = lab::wait("beta to be there again", || {
+                let refused = alpha.fails(&[&["teleport", "m", "beta"], more].concat());
+                (refused["kind"] != "unreachable").then_some(refused)
+            });
+            assert_eq!(refused["kind"], "qemu", "{refused}");
+            check(alpha, alpha.serial("m").len());
+        }
+    });
+    // What was brought is not for beta to run, which has been down meanwhile.
+    assert_eq!(beta.machine("m")["node"], node_id(alpha));
+    assert_eq!(beta.fails(&["start", "m"])["kind"], "wrong_state");
+    alpha.ok(&["teleport", "m", "beta"]);
+    check(beta, 0);
+}
+
+/// Does something while a node has another QEMU: the real one, after this line of a shell's.
+fn with_qemu(lab: &Lab, line: &str, work: impl FnOnce()) {
+    let programs = tempfile::tempdir().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let fake = programs.path().join("qemu-system-x86_64");
+    let real = format!("export PATH='{path}'; {line}; exec qemu-system-x86_64 \"$@\"");
+    fs::write(&fake, format!("#!/bin/sh\n{real}\n")).unwrap();
+    fs::set_permissions(&fake, PermissionsExt::from_mode(0o755)).unwrap();
+    lab.ok(&["down"]);
+    let first = format!("{}:{path}", programs.path().display());
+    assert!(lab.watari(&["up"]).env("PATH", first).output().unwrap().status.success());
+    work();
+    lab.ok(&["down"]);
+    lab.ok(&["up"]);
 }
 
 /// Who is killed.

@@ -191,6 +191,17 @@ impl Tenure {
         self.doing == Doing::Awaiting { from, epoch, is_prepared: true }
     }
 
+    /// The machine that is to come will be found here from now on, whether it does or not: it is not for this node to run before
+    /// it has.
+    pub fn makes_room(&mut self) -> Vec<Action> {
+        match (self.doing, self.record.standing) {
+            (Doing::Awaiting { from, .. }, Standing::Elsewhere(_)) => {
+                vec![self.persist(self.record.epoch, Standing::Elsewhere(Some(from)))]
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Everything is there but for what a held guest has: hand it over.
     pub fn hand_over(&mut self) -> Vec<Action> {
         let Doing::Moving { to, epoch, is_ready: true } = self.doing else { return Vec::new() };

@@ -127,6 +127,8 @@ impl Node {
             Some(Point { generation, id }) => Start::Receive { snapshot: id, generation },
             None => return Err(Error::BadRequest(format!("{name} was to come after its snapshot"))),
         };
+        let room = self.with_tenure(machine, |tenure| tenure.makes_room())?;
+        self.carry_out(machine, room)?;
         if is_new {
             self.make_room(&name, machine, base, &arriving)?;
         }
