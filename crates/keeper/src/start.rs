@@ -189,7 +189,7 @@ impl Ground {
 
     /// Whether memory may arrive while the guest runs. The kernel must tell what is written meanwhile: nobody can compare
     /// pages that are not there.
-    fn may_arrive(&self) -> bool {
+    pub(crate) fn may_arrive(&self) -> bool {
         self.settings.tracker_choice() == TrackerChoice::Best && watari_ram::can_watch()
     }
 

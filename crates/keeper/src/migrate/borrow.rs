@@ -85,6 +85,9 @@ impl Ground {
     /// Brings a machine to life whose content lies elsewhere, but for what is here of it at `base`.
     pub(crate) fn borrow(self, base: Option<Point>, from: NodeId) -> Result<(Instance, Option<Child>)> {
         let stream = standard_input().map_err(cut)?;
+        if !self.may_arrive() {
+            return Err(Error::CannotBorrow);
+        }
         let mut wire = Wire::over(stream).map_err(cut)?;
         let plan = self.hear_plan(&mut wire, from)?;
         let history = match base {

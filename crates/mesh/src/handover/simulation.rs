@@ -110,7 +110,11 @@ impl World {
                 Action::Discard => self.nodes[node].state = State::Absent,
                 Action::Prepare => {
                     let could = !self.happens(self.failures);
-                    let more = self.nodes[node].tenure.prepared(could);
+                    let mut more = self.nodes[node].tenure.prepared(could);
+                    // What is brought before the guest comes may come, or not.
+                    if self.happens(50) {
+                        more.extend(self.nodes[node].tenure.makes_room());
+                    }
                     self.act(node, more);
                 }
                 Action::Load => {
