@@ -9,7 +9,6 @@ for word in $(cat /proc/cmdline); do
     case $word in
     watari.run=*) run=${word#watari.run=} ;;
     watari.args=*) args=${word#watari.args=} ;;
-    watari.serve) serve=yes ;;
     esac
 done
 
@@ -27,7 +26,6 @@ ip link set lo up
 
 /bin/watari-guest agent &
 /bin/watari-guest power &
-[ -n "$serve" ] && /bin/watari-guest serve &
 uevent /bin/net-event &
 for interface in /sys/class/net/eth*; do
     [ -e "$interface" ] && ACTION=add SUBSYSTEM=net INTERFACE=${interface##*/} /bin/net-event &

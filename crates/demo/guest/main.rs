@@ -6,7 +6,6 @@
 //! watari-guest load    [key=value …]      dirties memory and disk at given rates and counts beside it
 //! watari-guest agent                      answers QEMU's guest agent protocol
 //! watari-guest power                      powers off when the power button is pressed
-//! watari-guest serve                      talks to whoever connects
 //! watari-guest identity                   prints who the machine is
 //! ```
 
@@ -20,7 +19,6 @@ mod options;
 mod pace;
 mod page;
 mod power;
-mod serve;
 mod stamp;
 
 use std::process::ExitCode;
@@ -36,12 +34,11 @@ fn main() -> ExitCode {
         "load" => load::run(&options),
         "agent" => agent::run(),
         "power" => power::run(),
-        "serve" => serve::run(),
         "identity" => {
             println!("{}", identity::read().unwrap_or_default());
             Ok(())
         }
-        other => Err(format!("{other:?}: expected counter, stamp, load, agent, power, serve or identity")),
+        other => Err(format!("{other:?}: expected counter, stamp, load, agent, power or identity")),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

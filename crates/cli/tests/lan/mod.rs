@@ -1,0 +1,91 @@
+//! A local network with nodes on it, in network namespaces.
+#![allow(unreachable_pub, reason = "a module of a test program")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must say so and fail")]
+
+pub mod host;
+pub mod visitors;
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::lab;
+
+/// QEMU's bridge helper may plug machines in here (`scripts/setup --test`).
+pub const BRIDGE: &str = "watari-test";
+pub const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
+pub const GUEST: &str = "10.78.0.50";
+
+pub fn ip(arguments: &str) {
+    let done = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
+    assert!(done.status.success(), "ip {arguments}: {}", lab::text(&done.stderr));
+}
+
+/// A switch, in a namespace of its own, that gives the guest its address; and namespaces that have a bridge plugged into it.
+pub struct Lan {
+    switch: String,
+    pub nodes: Vec<String>,
+    folder: TempDir,
+    dhcp: Option<Child>,
+}
+
+impl Lan {
+    pub fn new() -> Lan {
+        let name = |what: &str| format!("watari-{what}-{}", std::process::id());
+        let nodes = NAMES.map(name).to_vec();
+        let mut lan = Lan { switch: name("switch"), nodes, folder: tempfile::tempdir().unwrap(), dhcp: None };
+        lan.lay();
+        lan
+    }
+
+    fn lay(&mut self) {
+        let switch = &self.switch;
+        Lan::bridge(switch, "10.78.0.1/24");
+        for (index, node) in (1..).zip(&self.nodes) {
+            Lan::bridge(node, &format!("10.78.0.1{index}/24"));
+            ip(&format!("-n {switch} link add port{index} type veth peer name uplink netns {node}"));
+            for (space, port) in [(switch, format!("port{index}")), (node, "uplink".to_owned())] {
+                ip(&format!("-n {space} link set {port} up master {BRIDGE}"));
+            }
+        }
+        let leases = self.folder.path().join("leases");
+        fs::write(&leases, "").unwrap();
+        let config = self.folder.path().join("udhcpd.conf");
+        let text = format!(
+            "interface {BRIDGE}\nstart {GUEST}\nend {GUEST}\noption subnet 255.255.255.0\nlease_file {}\n",
+            leases.display()
+        );
+        fs::write(&config, text).unwrap();
+        let mut command = self.command("busybox");
+        command.args(["udhcpd", "-f", config.to_str().unwrap()]).stderr(Stdio::null());
+        self.dhcp = Some(command.spawn().unwrap());
+    }
+
+    fn bridge(space: &str, address: &str) {
+        ip(&format!("netns add {space}"));
+        ip(&format!("-n {space} link set lo up"));
+        ip(&format!("-n {space} link add {BRIDGE} type bridge forward_delay 0"));
+        ip(&format!("-n {space} addr add {address} dev {BRIDGE}"));
+        ip(&format!("-n {space} link set {BRIDGE} up"));
+    }
+
+    /// Something that runs at the switch.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.switch, program]);
+        command
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        if let Some(dhcp) = &mut self.dhcp {
+            let _ = dhcp.kill();
+            let _ = dhcp.wait();
+        }
+        for space in [&self.switch].into_iter().chain(&self.nodes) {
+            let _ = Command::new("ip").args(["netns", "del", space]).output();
+        }
+    }
+}
