@@ -4,7 +4,11 @@
 
 mod lab;
 
-use lab::{Lab, joined, kill, numbers, wait};
+use std::time::Duration;
+
+use lab::chance::Chance;
+use lab::victim::Victim;
+use lab::{Lab, joined, kill, numbers, wait, wait_within};
 use serde_json::Value;
 
 const STAMPS: &str = "watari.run=stamp watari.args=mem=48M,mem-rate=10,disk-rate=2";
@@ -165,4 +169,103 @@ fn nothing_is_left_of_a_guest_that_could_not_come() {
     alpha.ok(&["teleport", "m", "beta", "--lazy"]);
     check(beta, 0);
     wait_for_the_rest(alpha, beta);
+}
+
+/// What became of a machine whose guest went first.
+#[derive(Debug)]
+enum Fate {
+    /// It runs there, and is whole.
+    Runs,
+    /// It has to be restored there.
+    Crashed,
+    /// It runs, and what it needs is nowhere any more.
+    Lost,
+}
+
+#[test]
+fn whoever_dies_while_a_guest_goes_first_it_runs_once_or_can_be_had_back() {
+    let labs = joined(&["alpha", "beta"]);
+    let (alpha, beta) = (&labs[0], &labs[1]);
+    alpha.start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
+    alpha.ok(&["teleport", "m", "beta"]);
+    beta.ok(&["teleport", "m", "alpha"]);
+    // At another moment each time. `WATARI_KILLS` has it done at so many.
+    let kills = std::env::var("WATARI_KILLS").map_or(1, |kills| kills.parse().unwrap());
+    let mut chance = Chance::new();
+    for victim in Victim::ALL.repeat(kills) {
+        die_on_the_way(alpha, beta, victim, 30 + chance.below(800));
+    }
+}
+
+fn die_on_the_way(alpha: &Lab, beta: &Lab, victim: Victim, after: u64) {
+    wait("beta to be seen", || {
+        let nodes = alpha.ok(&["nodes"]);
+        let beta = nodes["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "beta").cloned();
+        beta.filter(|node| node["state"] == "alive")
+    });
+    let said = std::thread::scope(|scope| {
+        let moving =
+            scope.spawn(|| alpha.watari(&["teleport", "m", "beta", "--lazy", "--json"]).output().unwrap());
+        std::thread::sleep(Duration::from_millis(after));
+        victim.dies(alpha, beta);
+        String::from_utf8_lossy(&moving.join().unwrap().stdout).into_owned()
+    });
+    let what = format!("{victim:?} after {after} ms: {said}");
+    let (now, fate) = wait_within(Duration::from_secs(120), &what, || fate(alpha, beta, victim, &what));
+    eprintln!("{what}{fate:?} {}", now.home().display());
+    let said_before = now.serial("m").len();
+    match fate {
+        Fate::Runs => {}
+        Fate::Lost => assert_eq!(victim, Victim::SourceQemu, "{what}"),
+        Fate::Crashed => {
+            let may_crash = [Victim::SourceQemu, Victim::DestinationQemu, Victim::DestinationKeeper];
+            assert!(may_crash.contains(&victim), "{what}");
+        }
+    }
+    if !matches!(fate, Fate::Runs) {
+        now.ok(&["restore", "m", "--discard"]);
+    }
+    // A QEMU that was killed as the move ended may have been said to run.
+    let checked = wait_within(Duration::from_secs(60), &what, || {
+        let passes = numbers(&now.serial("m")[said_before..], "STAMP pass=").len();
+        (passes >= 2 || now.machine("m")["state"] == "crashed").then_some(passes >= 2)
+    });
+    if !checked {
+        now.ok(&["restore", "m", "--discard"]);
+    }
+    check(now, if checked { said_before } else { now.serial("m").len() });
+    if std::ptr::eq(now, beta) {
+        beta.ok(&["teleport", "m", "alpha"]);
+        check(alpha, alpha.serial("m").len());
+    }
+}
+
+/// Where it is and what became of it, once that is settled.
+fn fate<'a>(alpha: &'a Lab, beta: &'a Lab, victim: Victim, what: &str) -> Option<(&'a Lab, Fate)> {
+    let of = |lab: &Lab| {
+        let list = lab.ok(&["list"]);
+        let machine = list["machines"].as_array().unwrap().iter().find(|m| m["name"] == "m").cloned();
+        let machine = machine.unwrap_or_default();
+        let is_mine = machine["node"] == node_id(lab);
+        (machine["state"].as_str().unwrap_or_default().to_owned(), is_mine, machine)
+    };
+    let ((left, is_alphas, _), (there, is_betas, machine)) = (of(alpha), of(beta));
+    assert!(!(is_alphas && is_betas && left == "running" && there == "running"), "it runs on both, {what}");
+    match (left.as_str(), there.as_str()) {
+        ("running", _) if is_alphas => Some((alpha, Fate::Runs)),
+        ("crashed", _) if is_alphas => Some((alpha, Fate::Crashed)),
+        ("suspended", "crashed") if is_betas => Some((beta, Fate::Crashed)),
+        ("suspended", "running") if is_betas => {
+            let instance = &machine["instance"];
+            let absent = instance["absent_ram_pages"].as_u64()? + instance["absent_disk_pages"].as_u64()?;
+            let reason = machine["reason"].as_str().unwrap_or_default();
+            let is_lost = victim == Victim::SourceQemu && reason.contains("cannot be read");
+            match (reason, absent) {
+                ("", 0) => Some((beta, Fate::Runs)),
+                _ if is_lost => Some((beta, Fate::Lost)),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
 }

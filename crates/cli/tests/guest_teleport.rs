@@ -7,6 +7,7 @@ mod lab;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use lab::victim::Victim;
 use lab::{Lab, joined, numbers, wait};
 use serde_json::Value;
 
@@ -137,50 +138,6 @@ fn with_qemu(lab: &Lab, line: &str, work: impl FnOnce()) {
     lab.ok(&["up"]);
 }
 
-/// Who is killed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Victim {
-    SourceDaemon,
-    SourceKeeper,
-    SourceQemu,
-    DestinationDaemon,
-    DestinationKeeper,
-    DestinationQemu,
-}
-
-impl Victim {
-    const ALL: [Victim; 6] = [
-        Victim::SourceDaemon,
-        Victim::SourceKeeper,
-        Victim::SourceQemu,
-        Victim::DestinationDaemon,
-        Victim::DestinationKeeper,
-        Victim::DestinationQemu,
-    ];
-
-    /// Its process, if there is one now.
-    fn pid(self, alpha: &Lab, beta: &Lab) -> Option<u32> {
-        let qemu = |lab: &Lab| {
-            let record = fs::read(lab.home().join("run/m/instance.json")).ok()?;
-            serde_json::from_slice::<Value>(&record).ok()?["qemu_pid"].as_u64().map(|pid| pid as u32)
-        };
-        // What QEMU was started by, whether or not it runs its guest yet.
-        let keeper = |lab: &Lab| {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", qemu(lab)?)).ok()?;
-            stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
-        };
-        let daemon = |lab: &Lab| lab.ok(&["up"])["pid"].as_u64().map(|pid| pid as u32);
-        match self {
-            Victim::SourceDaemon => daemon(alpha),
-            Victim::SourceKeeper => keeper(alpha),
-            Victim::SourceQemu => qemu(alpha),
-            Victim::DestinationDaemon => daemon(beta),
-            Victim::DestinationKeeper => keeper(beta),
-            Victim::DestinationQemu => qemu(beta),
-        }
-    }
-}
-
 /// When, in milliseconds after the command: at all of its steps, the last of which come quickly one after the other.
 /// `WATARI_KILLS` has it done at so many more moments.
 fn moments() -> Vec<u64> {
@@ -212,16 +169,7 @@ fn die_on_the_way(alpha: &Lab, beta: &Lab, victim: Victim, after: u64) {
     let said = std::thread::scope(|scope| {
         let moving = scope.spawn(|| alpha.watari(&["teleport", "m", "beta", "--json"]).output().unwrap());
         std::thread::sleep(std::time::Duration::from_millis(after));
-        if let Some(pid) = victim.pid(alpha, beta).and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
-        {
-            // It may just have ended by itself.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-        match victim {
-            Victim::SourceDaemon => drop(alpha.ok(&["up"])),
-            Victim::DestinationDaemon => drop(beta.ok(&["up"])),
-            _ => {}
-        }
+        victim.dies(alpha, beta);
         String::from_utf8_lossy(&moving.join().unwrap().stdout).into_owned()
     });
     let what = format!("{victim:?} after {after} ms: {said}");

@@ -5,6 +5,10 @@
 //! from then on, as far as it is said (`{"there":{"rate":100e6,"delay_ms":10,"loss":0.05,"open":true},"back":{…}}`; bits a
 //! second). Each is answered with what went through so far: `{"there":{"bytes":…,"frames":…,"lost":…},"back":{…}}`.
 //!
+//! What comes from a card and goes to one has a `virtio_net_hdr` before it (`IFF_VNET_HDR`): where the cards leave it to the line to cut
+//! long frames into those of the wire (`TUNSETOFFLOAD`), what it would then be is counted, and takes its time. Losses by chance are
+//! those of what goes through in one piece, so they are for cards that cut it themselves.
+//!
 //! `open` is whether anything goes through. What waits to be sent takes at most [`QUEUE`] of time on the line, as in a router that
 //! drops the rest.
 
@@ -21,8 +25,10 @@ use serde::{Deserialize, Serialize};
 
 /// What may wait to be sent, as time on the line: a usual router's.
 const QUEUE: Duration = Duration::from_millis(50);
-/// An Ethernet frame, and some.
-const LONGEST: usize = 65536;
+/// What lies before a frame (`struct virtio_net_hdr`).
+const HEADER: usize = 10;
+/// An Ethernet frame of all that IP can have, and some.
+const LONGEST: usize = HEADER + 65536 + 64;
 
 #[derive(Clone, Copy, Debug)]
 struct Quality {
@@ -66,6 +72,27 @@ struct State {
     count: Count,
 }
 
+/// What a frame is once it is cut. What is not understood goes as it is.
+fn on_the_wire(frame: &[u8]) -> Count {
+    let whole = Count { bytes: frame.len().saturating_sub(HEADER) as u64, frames: 1, lost: 0 };
+    cut(frame).unwrap_or(whole)
+}
+
+fn cut(frame: &[u8]) -> Option<Count> {
+    let (header, frame) = frame.split_at_checked(HEADER)?;
+    let field = |at: usize| usize::from(u16::from_ne_bytes([header[at], header[at + 1]]));
+    let (kind, each, transport, checksum) = (header[1], field(4), field(6), field(8));
+    if kind == 0 || each == 0 {
+        return None;
+    }
+    // By where its checksum lies, it is TCP, which says how long its header is, or UDP.
+    let headers =
+        transport + if checksum == 16 { usize::from(*frame.get(transport + 12)? >> 4) * 4 } else { 8 };
+    let content = frame.len().checked_sub(headers)?;
+    let frames = content.div_ceil(each);
+    Some(Count { bytes: (content + frames * headers) as u64, frames: frames as u64, lost: 0 })
+}
+
 /// One direction.
 struct Line {
     state: Mutex<State>,
@@ -94,16 +121,17 @@ impl Line {
     }
 
     fn put(&self, frame: &[u8]) {
+        let on_the_wire = on_the_wire(frame);
         let mut state = self.lock();
         let (now, quality) = (Instant::now(), state.quality);
         let starts = state.free.max(now);
         if !quality.open || fastrand::f64() < quality.loss || starts - now > QUEUE {
-            state.count.lost += 1;
+            state.count.lost += on_the_wire.frames;
             return;
         }
-        state.free = starts + Duration::from_secs_f64(frame.len() as f64 * 8.0 / quality.rate);
-        state.count.bytes += frame.len() as u64;
-        state.count.frames += 1;
+        state.free = starts + Duration::from_secs_f64(on_the_wire.bytes as f64 * 8.0 / quality.rate);
+        state.count.bytes += on_the_wire.bytes;
+        state.count.frames += on_the_wire.frames;
         let arrives = state.free + quality.delay;
         state.flying.push_back((arrives, frame.to_vec()));
         self.changed.notify_one();

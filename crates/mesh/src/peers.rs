@@ -8,6 +8,7 @@ use std::time::Duration;
 use iroh::address_lookup::memory::MemoryLookup;
 use iroh::endpoint::{Connection, QuicTransportConfig, VarInt, presets};
 use iroh::{Endpoint, EndpointAddr, PublicKey, RelayMode, RelayUrl, SecretKey, TransportAddr};
+use noq_proto::congestion::CubicConfig;
 use parking_lot::Mutex;
 use watari_store::NodeKey;
 use watari_types::NodeId;
@@ -27,6 +28,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const STREAM_WINDOW: u32 = 2 << 20;
 /// What may be on its way in all: 1 Gbit/s over 150 ms is 19 MB.
 const WINDOW: u32 = 48 << 20;
+/// What is sent at first, before it is known what the line takes: 32 packets, as browsers do. From there it doubles with each round
+/// trip.
+const FIRST_WINDOW: u64 = 32 * 1200;
 
 /// How a node is reached.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +69,10 @@ impl Peers {
     /// # Errors
     /// The addresses cannot be had, or the relay's is none.
     pub(crate) async fn listen(key: &NodeKey, listen: &Listen) -> Result<Peers, Error> {
+        let mut congestion = CubicConfig::default();
+        congestion.initial_window(FIRST_WINDOW);
         let transport = QuicTransportConfig::builder()
+            .congestion_controller_factory(Arc::new(congestion))
             .stream_receive_window(STREAM_WINDOW.into())
             .receive_window(WINDOW.into())
             .send_window(u64::from(WINDOW))

@@ -1,7 +1,7 @@
 //! What one node asks of another: one stream for each request, which begins with a line of JSON each way.
 //!
 //! ```text
-//!   {"protocol":2,"program":"0.1.0","ask":"holdings"} ─►   its length before it, as four bytes, little-endian
+//!   {"protocol":3,"program":"0.1.0","ask":"holdings"} ─►   its length before it, as four bytes, little-endian
 //!                                        ◄─ {"ok":{…}} or {"error":{"kind","message","hint"}}
 //! ```
 //! What follows depends on what was asked: nothing, or an [exchange](crate::exchange). A node that speaks another version of
@@ -19,7 +19,7 @@ use crate::roll::Records;
 /// By which connections of this program are known.
 pub(crate) const ALPN: &[u8] = b"watari";
 /// The version of what is described here and in [`exchange`](crate::exchange).
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// A thousand members, with all that is known of each.
 const MOST_BYTES: u32 = 4 << 20;
 /// A request of somebody who is no member.
@@ -214,7 +214,7 @@ mod tests {
         let report = understand(br#"{"protocol":7,"program":"9.9","wish":[1]}"#, "0.1.0").unwrap_err();
         assert_eq!(report.kind, ErrorKind::Forbidden);
         assert!(
-            report.message.ends_with("protocol 2 (watari 0.1.0), the other one 7 (watari 9.9)"),
+            report.message.ends_with("protocol 3 (watari 0.1.0), the other one 7 (watari 9.9)"),
             "{report}"
         );
     }
@@ -223,14 +223,14 @@ mod tests {
     fn the_bytes_of_a_request_stay_what_they_are() {
         let asked = Asked { protocol: PROTOCOL, program: "0.1.0".to_owned(), ask: &Ask::Holdings };
         let line = serde_json::to_string(&asked).unwrap();
-        assert_eq!(line, r#"{"protocol":2,"program":"0.1.0","ask":"holdings"}"#);
-        let give = r#"{"protocol":2,"program":"0.1.0","ask":"give","rev":"web@3","lanes":"00000000000000000000000000000000"}"#;
+        assert_eq!(line, r#"{"protocol":3,"program":"0.1.0","ask":"holdings"}"#);
+        let give = r#"{"protocol":3,"program":"0.1.0","ask":"give","rev":"web@3","lanes":"00000000000000000000000000000000"}"#;
         assert!(matches!(understand(give.as_bytes(), ""), Ok(Ask::Give { rev, .. }) if rev == "web@3"));
         let join = Asked { protocol: PROTOCOL, program: String::new(), ask: &Ask::Join { secret: [7; 16] } };
         let line = serde_json::to_string(&join).unwrap();
         assert_eq!(
             line,
-            format!(r#"{{"protocol":2,"program":"","ask":"join","secret":"{}"}}"#, "07".repeat(16))
+            format!(r#"{{"protocol":3,"program":"","ask":"join","secret":"{}"}}"#, "07".repeat(16))
         );
     }
 

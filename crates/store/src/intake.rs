@@ -171,10 +171,7 @@ impl Store {
         let nothing = PageTable::new();
         for (region, table) in self.read_trees(&manifest.snapshot())? {
             let changed = table.differing(before.get(&region).unwrap_or(&nothing));
-            let lacking = changed.iter().map(|page| table.get(page)).find(|page| !self.keeps(page, lease));
-            if let Some(page) = lacking {
-                return Err(self.missing(&page));
-            }
+            self.check_all_are_here(changed.iter().map(|page| table.get(page)).collect(), lease)?;
         }
         Ok(())
     }

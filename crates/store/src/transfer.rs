@@ -4,7 +4,7 @@
 //! stops at, what can be reached is whole, and who tries again finds the pages that have arrived. Every page is hashed on
 //! its way: what comes from elsewhere is not believed, and what is written anew would look sound for ever.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -242,9 +242,7 @@ impl Store {
         manifest.signer()?;
         manifest.device_state()?;
         self.refresh()?;
-        if let Some(page) = manifest.pages()?.into_iter().find(|page| !self.keeps(page, lease)) {
-            return Err(self.missing(&page));
-        }
+        self.check_all_are_here(manifest.pages()?, lease)?;
         if !self.has_trees(&snapshot)
             && let Some(parent) = snapshot.draft.parent
         {
@@ -255,19 +253,26 @@ impl Store {
         file.publish(&self.layout().snapshot(snapshot.id))?;
         Ok(manifest.bytes().len() as u64)
     }
+
+    /// Fails unless these pages are here, and stay as long as the lease lives.
+    pub(crate) fn check_all_are_here(&self, pages: Vec<PageHash>, lease: &Lease) -> Result<(), Error> {
+        let located = self.locate((0..).zip(pages))?;
+        let leaves = located.iter().find(|wanted| !lease.covers(&wanted.place));
+        leaves.map_or(Ok(()), |wanted| Err(self.missing(&wanted.name)))
+    }
 }
 
 impl Manifest {
-    /// The pages that it says have changed, but for zeros.
+    /// The pages that it says have changed, but for zeros; one that several have, several times.
     fn pages(&self) -> Result<Vec<PageHash>, Error> {
-        let mut pages = BTreeSet::new();
+        let mut pages = Vec::new();
         for (_, runs) in self.deltas()? {
             for run in runs {
                 let Run::Data { hashes, .. } = run else { continue };
                 pages.extend(hashes.iter().map(|hash| PageHash(*hash)).filter(|page| !page.is_zero_page()));
             }
         }
-        Ok(pages.into_iter().collect())
+        Ok(pages)
     }
 }
 

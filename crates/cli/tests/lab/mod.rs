@@ -7,6 +7,7 @@
 pub mod chance;
 pub mod programs;
 pub mod small;
+pub mod victim;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -33,7 +33,7 @@ enum Phase {
     Giving,
     /// The other one makes them findable.
     Settling,
-    /// The manifest was sent.
+    /// Everything was named, and the manifest sent. What is wanted of the last lists is still given.
     Closing,
     Over,
 }
@@ -96,7 +96,7 @@ impl Giving {
                 self.phase = Phase::Over;
                 Ok(vec![GiveAction::End(*sent)])
             }
-            (Phase::Giving, Message::Want(answers)) => {
+            (Phase::Giving | Phase::Closing, Message::Want(answers)) => {
                 let give = self.wanted(answers)?;
                 Ok(self.go_on(give))
             }
@@ -120,26 +120,25 @@ impl Giving {
         Ok(if give.is_empty() { Vec::new() } else { vec![GiveAction::Give(give)] })
     }
 
-    /// Names as many as may be on their way. What is whole comes first, and is settled before what are changes of it.
+    /// Names as many as may be on their way. What is whole comes first, and is settled before what are changes of it. The
+    /// manifest follows the last names: it is long, and goes beside the last pages.
     fn go_on(&mut self, mut actions: Vec<GiveAction>) -> Vec<GiveAction> {
-        loop {
+        if self.phase != Phase::Giving {
+            return actions;
+        }
+        while self.next < self.all && !self.must_settle() && self.named.len() < MOST_LISTS {
             let end = if self.next < self.whole { self.whole } else { self.all };
-            let must_settle = self.must_settle();
-            if self.next == self.all || must_settle || self.named.len() == MOST_LISTS {
-                break;
-            }
             let list = self.next..end.min(self.next + NAMES_PER_LIST);
             self.next = list.end;
             self.named.push_back(list.clone());
             actions.push(GiveAction::Name(list));
         }
-        let is_answered = self.named.is_empty();
-        if is_answered && self.loose > 0 && (self.must_settle() || self.next == self.all) {
-            self.phase = Phase::Settling;
-            actions.push(GiveAction::Send(Message::Settle));
-        } else if is_answered && self.next == self.all {
+        if self.next == self.all {
             self.phase = Phase::Closing;
             actions.push(GiveAction::Manifest);
+        } else if self.must_settle() && self.named.is_empty() {
+            self.phase = Phase::Settling;
+            actions.push(GiveAction::Send(Message::Settle));
         }
         actions
     }

@@ -45,11 +45,19 @@ pub struct Taking {
     /// Whether it is to be settled once everything that is wanted has come: pages come on ways of their own, and may be later
     /// than what was said after them.
     is_to_settle: bool,
+    /// What is to be completed once everything has come.
+    manifest: Option<Vec<u8>>,
 }
 
 impl Default for Taking {
     fn default() -> Self {
-        Taking { phase: Phase::Waiting, wanted: HashSet::new(), looking: Vec::new(), is_to_settle: false }
+        Taking {
+            phase: Phase::Waiting,
+            wanted: HashSet::new(),
+            looking: Vec::new(),
+            is_to_settle: false,
+            manifest: None,
+        }
     }
 }
 
@@ -59,12 +67,13 @@ impl Taking {
     /// # Errors
     /// It may not say that now. It is to be told so, and nothing more is to be taken.
     pub fn handle(&mut self, message: Message) -> Result<Vec<TakeAction>, Violation> {
+        let is_all_named = self.manifest.is_some();
         match (self.phase, message) {
             (Phase::Waiting, Message::Offer(offer)) if !offer.line.is_empty() => {
                 self.phase = Phase::Finding;
                 Ok(vec![TakeAction::Find(offer)])
             }
-            (Phase::Taking, Message::Names(names)) if self.looking.is_empty() && !names.is_empty() => {
+            (Phase::Taking, Message::Names(names)) if !is_all_named && !names.is_empty() => {
                 // Before it names more it settles, and it waits for answers after so many lists.
                 let most = MOST_LOOSE as usize + (MOST_LISTS + 1) * NAMES_PER_LIST as usize;
                 if self.wanted.len() + names.len() > most {
@@ -75,28 +84,32 @@ impl Taking {
             }
             (Phase::Taking, Message::Pages(frame)) => {
                 match frame.names.iter().all(|name| self.wanted.remove(name)) {
-                    true => Ok([vec![TakeAction::Keep(frame)], self.settle_if_all_came()].concat()),
+                    true => Ok([vec![TakeAction::Keep(frame)], self.go_on_if_all_came()].concat()),
                     false => Err(Violation("it sends pages that nobody wants")),
                 }
             }
-            (Phase::Taking, Message::Settle) if !self.is_to_settle => {
+            (Phase::Taking, Message::Settle) if !self.is_to_settle && !is_all_named => {
                 self.is_to_settle = true;
-                Ok(self.settle_if_all_came())
+                Ok(self.go_on_if_all_came())
             }
-            (Phase::Taking, Message::Manifest(manifest)) if self.wanted.is_empty() => {
-                self.phase = Phase::Completing;
-                Ok(vec![TakeAction::Complete(Some(manifest))])
+            (Phase::Taking, Message::Manifest(manifest)) if !self.is_to_settle && !is_all_named => {
+                self.manifest = Some(manifest);
+                Ok(self.go_on_if_all_came())
             }
             _ => Err(Violation("it says something out of turn")),
         }
     }
 
-    fn settle_if_all_came(&mut self) -> Vec<TakeAction> {
-        if !self.is_to_settle || !self.wanted.is_empty() {
+    fn go_on_if_all_came(&mut self) -> Vec<TakeAction> {
+        if !self.wanted.is_empty() {
             return Vec::new();
         }
-        self.is_to_settle = false;
-        vec![TakeAction::Settle, TakeAction::Send(Message::Settled)]
+        if std::mem::take(&mut self.is_to_settle) {
+            return vec![TakeAction::Settle, TakeAction::Send(Message::Settled)];
+        }
+        let Some(manifest) = self.manifest.take() else { return Vec::new() };
+        self.phase = Phase::Completing;
+        vec![TakeAction::Complete(Some(manifest))]
     }
 
     /// That one of the offer's line is the nearest that is here.

@@ -202,8 +202,8 @@ fn who_lies_is_refused_and_nothing_is_changed() {
         ("unasked", vec![offer("web"), frame(1, 1)], ErrorKind::Forbidden),
         ("twice", vec![offer("web"), names(&[1]), frame(1, 1), frame(1, 1)], ErrorKind::Forbidden),
         (
-            "too early",
-            vec![offer("web"), names(&[7]), Message::Manifest(manifest.clone())],
+            "too late",
+            vec![offer("web"), names(&[7]), Message::Manifest(manifest.clone()), names(&[8])],
             ErrorKind::Forbidden,
         ),
         ("pages missing", vec![offer("web"), Message::Manifest(manifest.clone())], ErrorKind::Damaged),
