@@ -198,18 +198,7 @@ fn whoever_dies_while_a_guest_goes_first_it_runs_once_or_can_be_had_back() {
 }
 
 fn die_on_the_way(alpha: &Lab, beta: &Lab, victim: Victim, after: u64) {
-    wait("beta to be seen", || {
-        let nodes = alpha.ok(&["nodes"]);
-        let beta = nodes["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "beta").cloned();
-        beta.filter(|node| node["state"] == "alive")
-    });
-    let said = std::thread::scope(|scope| {
-        let moving =
-            scope.spawn(|| alpha.watari(&["teleport", "m", "beta", "--lazy", "--json"]).output().unwrap());
-        std::thread::sleep(Duration::from_millis(after));
-        victim.dies(alpha, beta);
-        String::from_utf8_lossy(&moving.join().unwrap().stdout).into_owned()
-    });
+    let said = victim.dies_in(alpha, beta, &["teleport", "m", "beta", "--lazy", "--json"], after);
     let what = format!("{victim:?} after {after} ms: {said}");
     let (now, fate) = wait_within(Duration::from_secs(120), &what, || fate(alpha, beta, victim, &what));
     eprintln!("{what}{fate:?} {}", now.home().display());

@@ -161,17 +161,7 @@ fn whoever_dies_on_the_way_it_runs_on_one_of_them_and_only_there() {
 }
 
 fn die_on_the_way(alpha: &Lab, beta: &Lab, victim: Victim, after: u64) {
-    wait("beta to be seen", || {
-        let nodes = alpha.ok(&["nodes"]);
-        let beta = nodes["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "beta").cloned();
-        beta.filter(|node| node["state"] == "alive")
-    });
-    let said = std::thread::scope(|scope| {
-        let moving = scope.spawn(|| alpha.watari(&["teleport", "m", "beta", "--json"]).output().unwrap());
-        std::thread::sleep(std::time::Duration::from_millis(after));
-        victim.dies(alpha, beta);
-        String::from_utf8_lossy(&moving.join().unwrap().stdout).into_owned()
-    });
+    let said = victim.dies_in(alpha, beta, &["teleport", "m", "beta", "--json"], after);
     let what = format!("{victim:?} after {after} ms: {said}");
     let is = |lab: &Lab, state: &str| {
         let list = lab.ok(&["list"]);

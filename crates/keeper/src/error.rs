@@ -259,7 +259,10 @@ impl Error {
             Error::CannotBorrow => {
                 (ErrorKind::WrongState, "move it without --lazy; `watari doctor` says what the host lacks")
             }
-            Error::Migration { .. } => (ErrorKind::Unreachable, ""),
+            Error::Migration { .. } => (
+                ErrorKind::Unreachable,
+                "`watari list` shows where it runs; try again when `watari nodes` shows both",
+            ),
             Error::TooBusy { .. } => (
                 ErrorKind::WrongState,
                 "it runs on; try again when it does less, or over a faster connection",

@@ -87,7 +87,7 @@ impl Error {
             Error::Unreachable { .. } => (ErrorKind::Unreachable, "is `watari up` running there?"),
             Error::NoKey(_) | Error::UnknownNode(_) => (ErrorKind::UnknownNode, "`watari nodes` lists them"),
             Error::BadRelay(_) => (ErrorKind::BadRequest, "write it as `https://relay.example.org`"),
-            Error::Listen(_) => (ErrorKind::Io, "`mesh-listen` in node/settings.toml says where"),
+            Error::Listen(_) => (ErrorKind::Io, "`listen` below `[mesh]` in node/settings.toml says where"),
             Error::Ticket(_) => {
                 (ErrorKind::BadTicket, "ask for a new one: `watari invite` on a node of the mesh")
             }

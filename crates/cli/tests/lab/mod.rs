@@ -142,6 +142,15 @@ impl Lab {
         })
     }
 
+    /// Waits until this node sees the one of that name, or is it.
+    pub fn wait_for_node(&self, name: &str) {
+        wait(&format!("{name} to be seen"), || {
+            let nodes = self.ok(&["nodes"])["nodes"].as_array().unwrap().clone();
+            let node = nodes.into_iter().find(|node| node["name"] == name)?;
+            (node["state"] == "alive" || node["state"] == "here").then_some(())
+        });
+    }
+
     /// The machine's entry in `list`.
     pub fn machine(&self, name: &str) -> Value {
         let list = self.ok(&["list"]);
@@ -222,13 +231,8 @@ pub fn join(labs: &[Lab], names: &[&str]) {
         assert!(list["nodes"].as_array().unwrap().len() > 1, "{list}");
         assert_eq!(lab.fails(&["join", &ticket])["kind"], "wrong_state");
     }
-    let is_seen = |lab: &Lab, name: &str| {
-        let nodes = lab.ok(&["nodes"])["nodes"].as_array().unwrap().clone();
-        let node = nodes.into_iter().find(|node| node["name"] == name);
-        node.is_some_and(|node| node["state"] == "alive" || node["state"] == "here")
-    };
     for lab in labs {
-        names.iter().for_each(|name| wait(name, || is_seen(lab, name).then_some(())));
+        names.iter().for_each(|name| lab.wait_for_node(name));
     }
 }
 

@@ -1,10 +1,11 @@
 //! Who can die while a machine goes from `alpha` to `beta`.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Lab;
+use super::{Lab, text};
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,8 +50,20 @@ impl Victim {
         }
     }
 
+    /// `alpha` runs a command as soon as it sees `beta`, and so many milliseconds later this one is killed. What the command
+    /// said.
+    pub fn dies_in(self, alpha: &Lab, beta: &Lab, command: &[&str], after_ms: u64) -> String {
+        alpha.wait_for_node("beta");
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| alpha.watari(command).output().unwrap());
+            std::thread::sleep(Duration::from_millis(after_ms));
+            self.dies(alpha, beta);
+            text(&running.join().unwrap().stdout)
+        })
+    }
+
     /// It is killed, if it is there; a daemon is started again.
-    pub fn dies(self, alpha: &Lab, beta: &Lab) {
+    fn dies(self, alpha: &Lab, beta: &Lab) {
         let pid = self.pid(alpha, beta).and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
         if let Some(pid) = pid {
             // It may just have ended by itself.
