@@ -10,6 +10,7 @@
 //! | [`handover`] | who may run a machine that goes from one node to another |
 //! | `mesh` | all of it together |
 
+mod congestion;
 mod error;
 pub mod exchange;
 mod folder;

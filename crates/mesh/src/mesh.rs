@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use iroh::endpoint::{RecvStream, SendStream};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use watari_store::NodeKey;
@@ -372,14 +373,16 @@ impl Mesh {
         Ok(Way::over(send, receive))
     }
 
-    /// Has a node take a snapshot: what follows is for [`give`](crate::exchange::give), at most so many bytes a second.
+    /// Has a node take a snapshot: what follows is for [`give`](crate::exchange::give), at most so many bytes a second. It is not
+    /// waited for whether it will.
     ///
     /// # Errors
-    /// It does not answer, or will not.
+    /// It cannot be reached.
     pub async fn begin_giving(&self, node: NodeId, limit: Option<u64>) -> Result<Link, Error> {
         let lanes = random()?;
-        let ((), send, receive) = self.request(node, &Ask::Take { lanes }).await?;
-        let mut link = Link::over(&Handle::current(), receive, send, limit);
+        let (mut send, receive) = self.call(node).await?;
+        wire::say(&mut send, &self.0.options.program, &Ask::Take { lanes }).await?;
+        let mut link = Link::unanswered(&Handle::current(), receive, send, limit);
         lanes::open(self, node, lanes, &mut link).await?;
         Ok(link)
     }
@@ -402,7 +405,14 @@ impl Mesh {
         &self,
         node: NodeId,
         what: &Ask,
-    ) -> Result<(T, iroh::endpoint::SendStream, iroh::endpoint::RecvStream), Error> {
+    ) -> Result<(T, SendStream, RecvStream), Error> {
+        let (mut send, mut receive) = self.call(node).await?;
+        let answer = wire::ask(&mut send, &mut receive, &self.0.options.program, what).await?;
+        Ok((answer, send, receive))
+    }
+
+    /// A stream to a member.
+    async fn call(&self, node: NodeId) -> Result<(SendStream, RecvStream), Error> {
         if !self.is_member(node) {
             return Err(Error::UnknownNode(format!("{node} does not belong to the mesh")));
         }
@@ -410,9 +420,7 @@ impl Mesh {
         if is_new {
             tokio::spawn(server::serve(self.clone(), connection.clone()));
         }
-        let (mut send, mut receive) = connection.open_bi().await.map_err(Error::cut)?;
-        let answer = wire::ask(&mut send, &mut receive, &self.0.options.program, what).await?;
-        Ok((answer, send, receive))
+        connection.open_bi().await.map_err(Error::cut)
     }
 
     /// What a member says about who belongs to the mesh; what it does not know itself.

@@ -8,12 +8,12 @@ use std::time::Duration;
 use iroh::address_lookup::memory::MemoryLookup;
 use iroh::endpoint::{Connection, QuicTransportConfig, VarInt, presets};
 use iroh::{Endpoint, EndpointAddr, PublicKey, RelayMode, RelayUrl, SecretKey, TransportAddr};
-use noq_proto::congestion::CubicConfig;
 use parking_lot::Mutex;
 use watari_store::NodeKey;
 use watari_types::NodeId;
 
 use crate::Error;
+use crate::congestion::Fresh;
 use crate::roll::Contact;
 use crate::wire::ALPN;
 
@@ -69,10 +69,8 @@ impl Peers {
     /// # Errors
     /// The addresses cannot be had, or the relay's is none.
     pub(crate) async fn listen(key: &NodeKey, listen: &Listen) -> Result<Peers, Error> {
-        let mut congestion = CubicConfig::default();
-        congestion.initial_window(FIRST_WINDOW);
         let transport = QuicTransportConfig::builder()
-            .congestion_controller_factory(Arc::new(congestion))
+            .congestion_controller_factory(Arc::new(Fresh::new(FIRST_WINDOW)))
             .stream_receive_window(STREAM_WINDOW.into())
             .receive_window(WINDOW.into())
             .send_window(u64::from(WINDOW))

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use watari_types::{ErrorKind, ErrorReport, MachineId, NodeId};
 
 use crate::Error;
-use crate::exchange::Link;
+use crate::exchange::{Link, Stream};
 use crate::handover::Arriving;
 use crate::lanes;
 use crate::mesh::Mesh;
@@ -110,7 +110,7 @@ async fn handle(mesh: Mesh, node: NodeId, mut send: SendStream, mut receive: Rec
         Ok(Ask::Give { rev, lanes }) => return give(mesh, node, rev, lanes, send, receive).await,
         Ok(Ask::Lane { name }) => {
             match tokio::time::timeout(PATIENCE, mesh.0.lanes.inlet(node, name)).await {
-                Ok(inlet) => inlet.bring(&Handle::current(), receive, false),
+                Ok(inlet) => inlet.bring(&Handle::current(), receive, Stream::Lane),
                 Err(_) => tracing::debug!(%node, "a lane came that nobody waits for"),
             }
             return;

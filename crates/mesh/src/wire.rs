@@ -145,6 +145,13 @@ pub(crate) async fn ask<T: DeserializeOwned>(
     ask: &Ask,
 ) -> Result<T, Error> {
     say(send, program, ask).await?;
+    answered(receive).await
+}
+
+/// Waits for the answer to what was asked.
+pub(crate) async fn answered<T: DeserializeOwned>(
+    receive: &mut (impl AsyncRead + Unpin),
+) -> Result<T, Error> {
     let line = read(receive, MOST_BYTES).await?;
     match serde_json::from_slice(&line) {
         Ok(Answer::Ok(answer)) => Ok(answer),

@@ -70,7 +70,9 @@ impl Store {
             true => None,
             false => Some(self.regions(id)?),
         };
-        let names: BTreeSet<PageHash> = self.pages_since(&snapshot, nearest)?.into_iter().collect();
+        let mut names = self.pages_since(&snapshot, nearest)?;
+        names.sort_unstable();
+        names.dedup();
         let (whole, changed): (Vec<_>, Vec<_>) =
             self.locate((0..).zip(names))?.into_iter().partition(|wanted| wanted.place.is_whole());
         let changes = self.with_bases(changed)?;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use watari_store::Sent;
 
 use super::message::{Answer, Message, Offer};
-use super::{MOST_LISTS, MOST_LOOSE, NAMES_PER_LIST, Violation};
+use super::{MOST_LISTS, MOST_LOOSE, NAMES_AT_FIRST, NAMES_PER_LIST, Violation};
 
 /// To be done, in this order, before anything else is handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct Giving {
     all: u32,
     /// The first page that was not named yet.
     next: u32,
+    /// How many the next list may name.
+    per_list: u32,
     /// What was named and not answered.
     named: VecDeque<Range<u32>>,
     /// Pages that were given since it was last settled.
@@ -64,6 +66,7 @@ impl Giving {
             whole: 0,
             all: 0,
             next: 0,
+            per_list: NAMES_AT_FIRST,
             named: VecDeque::new(),
             loose: 0,
             done: 0,
@@ -128,8 +131,9 @@ impl Giving {
         }
         while self.next < self.all && !self.must_settle() && self.named.len() < MOST_LISTS {
             let end = if self.next < self.whole { self.whole } else { self.all };
-            let list = self.next..end.min(self.next + NAMES_PER_LIST);
+            let list = self.next..end.min(self.next + self.per_list);
             self.next = list.end;
+            self.per_list = NAMES_PER_LIST.min(self.per_list * 2);
             self.named.push_back(list.clone());
             actions.push(GiveAction::Name(list));
         }

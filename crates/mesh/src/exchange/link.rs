@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use watari_types::ErrorReport;
 
 use super::message::{HEAD_BYTES, Message, length};
-use crate::Error;
+use crate::{Error, wire};
 
 /// Messages that are read and not handled yet: some megabytes of pages.
 const READ_AHEAD: usize = 16;
@@ -39,6 +39,17 @@ pub struct Link {
     _kept: Vec<Box<dyn Send>>,
 }
 
+/// What comes over a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// What the other side says.
+    Main,
+    /// The same, after its answer whether it will.
+    Unanswered,
+    /// Pages.
+    Lane,
+}
+
 /// Where streams bring their messages.
 #[derive(Clone)]
 pub(crate) struct Inlet {
@@ -54,9 +65,27 @@ impl Link {
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
+        Link::begin(runtime, read, write, limit, Stream::Main)
+    }
+
+    /// The same, where the other side was asked whether it will and has not answered yet: what it is told meanwhile it reads if
+    /// it will, and why it will not is received as an error.
+    pub(crate) fn unanswered<R, W>(runtime: &Handle, read: R, write: W, limit: Option<u64>) -> Link
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        Link::begin(runtime, read, write, limit, Stream::Unanswered)
+    }
+
+    fn begin<R, W>(runtime: &Handle, read: R, write: W, limit: Option<u64>, stream: Stream) -> Link
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
         let (received, inbox) = mpsc::channel(READ_AHEAD);
         let inlet = Inlet { received, readers: Arc::default() };
-        inlet.bring(runtime, read, true);
+        inlet.bring(runtime, read, stream);
         let pace = Pace::new(limit);
         let outbox = Outbox::over(runtime, write, pace.clone());
         Link { inbox, inlet, outbox, lanes: Vec::new(), turn: 0, pace, _kept: Vec::new() }
@@ -131,13 +160,19 @@ impl Inlet {
         &self,
         runtime: &Handle,
         mut read: impl AsyncRead + Unpin + Send + 'static,
-        is_main: bool,
+        stream: Stream,
     ) {
         let received = self.received.clone();
         let reader = runtime.spawn(async move {
+            if stream == Stream::Unanswered
+                && let Err(error) = wire::answered::<()>(&mut read).await
+            {
+                let _ = received.send(Err(error)).await;
+                return;
+            }
             loop {
                 let message = match read_message(&mut read).await.transpose() {
-                    None if is_main => Err(Error::cut("nothing comes any more")),
+                    None if stream != Stream::Lane => Err(Error::cut("nothing comes any more")),
                     None => return,
                     Some(message) => message,
                 };
