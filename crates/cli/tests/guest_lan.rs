@@ -6,9 +6,10 @@
 mod lab;
 mod lan;
 
+use lab::spaces::ip;
 use lab::{Lab, join, numbers, wait};
-use lan::visitors::{Download, Session};
-use lan::{BRIDGE, GUEST, Lan, NAMES, host, ip};
+use lan::visitors::{Download, Session, Switch};
+use lan::{BRIDGE, GUEST, Lan, NAMES, host};
 
 const RUN: &str = "watari.run=stamp watari.args=mem=32M,mem-rate=10,disk-rate=1";
 
@@ -30,18 +31,21 @@ fn whoever_talks_to_a_guest_that_walks_around_notices_nothing() {
         let ping = lan.command("busybox").args(["ping", "-c", "1", "-W", "1", GUEST]).output().unwrap();
         ping.status.success().then_some(())
     });
-    wait("its servers", || Session::is_possible(&lan, &key).then_some(()));
+    let card = wait("its servers", || Session::once(&lan, &key, "cat /sys/class/net/eth0/address"));
+    let switch = Switch::listen(&lan);
     let mut session = Session::begin(&lan, &key);
     let download = Download::begin(&lan);
     session.say("hello");
     for turn in 0..moves {
         let (left, lab) = (&labs[turn % 3], &labs[(turn + 1) % 3]);
         let (name, lines) = (NAMES[(turn + 1) % 3], download.lines());
+        let announced = switch.has_heard(&card);
         // Every other time its guest first, and what it holds after it.
         let is_lazy = turn % 2 == 1;
         left.ok(&[&["teleport", "m", name][..], if is_lazy { &["--lazy"] } else { &[] }].concat());
         session.say(&format!("now at {name}"));
         wait("more lines", || (download.lines() > lines + 1000).then_some(()));
+        wait("the network to be told", || (switch.has_heard(&card) >= announced + 3).then_some(()));
         if is_lazy {
             left.wait_for_state("m", "suspended");
         }

@@ -6,7 +6,9 @@ mod lab;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
+use lab::small::Small;
 use lab::victim::Victim;
 use lab::{Lab, joined, numbers, wait};
 use serde_json::Value;
@@ -102,6 +104,14 @@ fn whatever_is_in_the_way_the_guest_goes_on_where_it_is() {
         });
     });
     assert!(beta.ok(&["list"])["machines"].as_array().unwrap().is_empty());
+    // There is less memory than the guest has.
+    with_memory(beta, "131072", || {
+        lab::wait("beta to be there again", || {
+            let refused = alpha.fails(&["teleport", "m", "beta"]);
+            (refused["kind"] == "not_enough_memory").then_some(())
+        });
+    });
+    assert!(beta.ok(&["list"])["machines"].as_array().unwrap().is_empty());
     // It cannot give the guest the CPU that it has: which is known before the guest is held.
     let cpu =
         "for a; do shift; case $a in qemu64,*) a=$a,+avx512f,enforce;; esac; set -- \"$@\" \"$a\"; done";
@@ -136,6 +146,44 @@ fn with_qemu(lab: &Lab, line: &str, work: impl FnOnce()) {
     work();
     lab.ok(&["down"]);
     lab.ok(&["up"]);
+}
+
+/// Does something while there are so many KiB of memory free where a node is.
+fn with_memory(lab: &Lab, kib: &str, work: impl FnOnce()) {
+    let info = lab.home().join("meminfo");
+    fs::write(&info, format!("MemTotal: 1048576 kB\nMemAvailable: {kib} kB\n")).unwrap();
+    lab.ok(&["down"]);
+    let up = lab.watari(&["up"]);
+    let mut there = Command::new("unshare");
+    there.args(["--mount", "sh", "-c", "mount --bind \"$0\" /proc/meminfo && exec \"$@\""]).arg(&info);
+    there.arg(up.get_program()).args(up.get_args());
+    there.envs(up.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    assert!(there.output().unwrap().status.success());
+    work();
+    lab.ok(&["down"]);
+    lab.ok(&["up"]);
+}
+
+#[test]
+fn a_guest_for_which_there_is_no_room_goes_on_where_it_is_until_there_is() {
+    let labs = joined(&["alpha", "beta"]);
+    let (alpha, beta) = (&labs[0], &labs[1]);
+    beta.ok(&["down"]);
+    let Some(store) = Small::mount(beta.home(), "store", "512M") else { return };
+    let ballast = store.leave(8 << 20);
+    beta.ok(&["up"]);
+    alpha.start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
+    lab::wait("beta to be there again", || {
+        let refused = alpha.fails(&["teleport", "m", "beta"]);
+        (refused["kind"] == "no_space").then_some(())
+    });
+    check(alpha, alpha.serial("m").len());
+    fs::remove_file(ballast).unwrap();
+    alpha.ok(&["teleport", "m", "beta"]);
+    check(beta, 0);
+    assert_eq!(beta.ok(&["verify"])["damaged"], serde_json::json!([]));
+    // Before its store is.
+    beta.ok(&["down", "--machines"]);
 }
 
 /// When, in milliseconds after the command: at all of its steps, the last of which come quickly one after the other.

@@ -174,7 +174,8 @@ impl Mesh {
         if ticket.host == me {
             return Err(Error::Ticket("it was made by this node".to_owned()));
         }
-        let peers = Peers::listen(&options.key, &Listen::default()).await?;
+        let listen = Listen { addresses: Vec::new(), relay: options.listen.relay.clone() };
+        let peers = Peers::listen(&options.key, &listen).await?;
         peers.learn_addresses(ticket.host, &ticket.addresses, ticket.relay.as_deref());
         let asked = ask_to_join(&peers, &options, ticket).await;
         peers.close().await;

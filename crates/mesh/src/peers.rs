@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use iroh::address_lookup::memory::MemoryLookup;
 use iroh::endpoint::{Connection, QuicTransportConfig, VarInt, presets};
+use iroh::tls::CaTlsConfig;
 use iroh::{Endpoint, EndpointAddr, PublicKey, RelayMode, RelayUrl, SecretKey, TransportAddr};
 use parking_lot::Mutex;
 use watari_store::NodeKey;
@@ -77,15 +78,15 @@ impl Peers {
             .keep_alive_interval(KEEP_ALIVE)
             .max_idle_timeout(SILENCE.try_into().ok())
             .build();
-        let relay = match &listen.relay {
-            Some(url) => RelayMode::custom([parse_relay(url)?]),
-            None => RelayMode::Disabled,
-        };
+        // Without one of its own it calls others at theirs.
+        let relay = RelayMode::custom(listen.relay.as_deref().map(parse_relay).transpose()?);
         let book = MemoryLookup::new();
         let mut builder = Endpoint::builder(presets::Minimal)
             .secret_key(SecretKey::from_bytes(&key.seed()))
             .alpns(vec![ALPN.to_vec()])
             .transport_config(transport)
+            // A relay of one's own may be certified by somebody whom only this computer trusts.
+            .ca_tls_config(CaTlsConfig::system())
             .address_lookup(book.clone())
             .relay_mode(relay);
         if !listen.addresses.is_empty() {

@@ -7,6 +7,7 @@
 pub mod chance;
 pub mod programs;
 pub mod small;
+pub mod spaces;
 pub mod victim;
 
 use std::fs;
@@ -25,6 +26,7 @@ pub struct Lab {
     folder: TempDir,
     /// The network namespace that it is in, if not the test's.
     space: Option<String>,
+    environment: Vec<(String, PathBuf)>,
 }
 
 impl Lab {
@@ -37,7 +39,8 @@ impl Lab {
 
     /// A home and nothing else.
     pub fn without_daemon() -> Lab {
-        let lab = Lab { folder: tempfile::Builder::new().prefix("wl").tempdir().unwrap(), space: None };
+        let folder = tempfile::Builder::new().prefix("wl").tempdir().unwrap();
+        let lab = Lab { folder, space: None, environment: Vec::new() };
         // What the host can do was found out by an earlier test of this build; where KVM hangs, that takes a while.
         fs::create_dir(lab.home().join("node")).unwrap();
         let _ = fs::copy(known_accelerator(), lab.home().join("node/accel.json"));
@@ -51,10 +54,15 @@ impl Lab {
 
     /// A node of that name, which listens there once it is in a mesh; maybe in a network namespace.
     pub fn at(name: &str, listen: &str, space: Option<&str>) -> Lab {
+        Lab::with(&format!("name = \"{name}\"\nlisten = [\"{listen}\"]"), space, &[])
+    }
+
+    /// A node with these settings for its mesh; maybe in a network namespace, with more in its environment.
+    pub fn with(mesh: &str, space: Option<&str>, environment: &[(&str, PathBuf)]) -> Lab {
         let mut lab = Lab::without_daemon();
         lab.space = space.map(str::to_owned);
-        let settings = format!("[mesh]\nname = \"{name}\"\nlisten = [\"{listen}\"]\n");
-        fs::write(lab.home().join("node/settings.toml"), settings).unwrap();
+        lab.environment = environment.iter().map(|(name, path)| ((*name).to_owned(), path.clone())).collect();
+        fs::write(lab.home().join("node/settings.toml"), format!("[mesh]\n{mesh}\n")).unwrap();
         lab.ok(&["up"]);
         lab
     }
@@ -70,7 +78,8 @@ impl Lab {
         if let Some(space) = &self.space {
             command.args(["netns", "exec", space, program]);
         }
-        command.env("WATARI_HOME", self.home()).args(arguments).stdin(Stdio::null());
+        let environment = self.environment.iter().map(|(name, path)| (name, path));
+        command.env("WATARI_HOME", self.home()).envs(environment).args(arguments).stdin(Stdio::null());
         command
     }
 

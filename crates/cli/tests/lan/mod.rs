@@ -10,21 +10,17 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::lab;
+use crate::lab::spaces::{Spaces, ip};
 
 /// QEMU's bridge helper may plug machines in here (`scripts/setup --test`).
 pub const BRIDGE: &str = "watari-test";
 pub const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 pub const GUEST: &str = "10.78.0.50";
-
-pub fn ip(arguments: &str) {
-    let done = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
-    assert!(done.status.success(), "ip {arguments}: {}", lab::text(&done.stderr));
-}
+const SWITCH: &str = "switch";
 
 /// A switch, in a namespace of its own, that gives the guest its address; and namespaces that have a bridge plugged into it.
 pub struct Lan {
-    switch: String,
+    spaces: Spaces,
     pub nodes: Vec<String>,
     folder: TempDir,
     dhcp: Option<Child>,
@@ -32,23 +28,25 @@ pub struct Lan {
 
 impl Lan {
     pub fn new() -> Lan {
-        let name = |what: &str| format!("watari-{what}-{}", std::process::id());
-        let nodes = NAMES.map(name).to_vec();
-        let mut lan = Lan { switch: name("switch"), nodes, folder: tempfile::tempdir().unwrap(), dhcp: None };
-        lan.lay();
+        let mut spaces = Spaces::default();
+        let switch = Lan::bridge(&mut spaces, SWITCH, "10.78.0.1/24");
+        let nodes: Vec<String> = (1..)
+            .zip(NAMES)
+            .map(|(index, name)| {
+                let node = Lan::bridge(&mut spaces, name, &format!("10.78.0.1{index}/24"));
+                ip(&format!("-n {switch} link add port{index} type veth peer name uplink netns {node}"));
+                for (space, port) in [(&switch, format!("port{index}")), (&node, "uplink".to_owned())] {
+                    ip(&format!("-n {space} link set {port} up master {BRIDGE}"));
+                }
+                node
+            })
+            .collect();
+        let mut lan = Lan { spaces, nodes, folder: tempfile::tempdir().unwrap(), dhcp: None };
+        lan.serve_addresses();
         lan
     }
 
-    fn lay(&mut self) {
-        let switch = &self.switch;
-        Lan::bridge(switch, "10.78.0.1/24");
-        for (index, node) in (1..).zip(&self.nodes) {
-            Lan::bridge(node, &format!("10.78.0.1{index}/24"));
-            ip(&format!("-n {switch} link add port{index} type veth peer name uplink netns {node}"));
-            for (space, port) in [(switch, format!("port{index}")), (node, "uplink".to_owned())] {
-                ip(&format!("-n {space} link set {port} up master {BRIDGE}"));
-            }
-        }
+    fn serve_addresses(&mut self) {
         let leases = self.folder.path().join("leases");
         fs::write(&leases, "").unwrap();
         let config = self.folder.path().join("udhcpd.conf");
@@ -62,18 +60,18 @@ impl Lan {
         self.dhcp = Some(command.spawn().unwrap());
     }
 
-    fn bridge(space: &str, address: &str) {
-        ip(&format!("netns add {space}"));
-        ip(&format!("-n {space} link set lo up"));
+    fn bridge(spaces: &mut Spaces, name: &str, address: &str) -> String {
+        let space = spaces.add(name);
         ip(&format!("-n {space} link add {BRIDGE} type bridge forward_delay 0"));
         ip(&format!("-n {space} addr add {address} dev {BRIDGE}"));
         ip(&format!("-n {space} link set {BRIDGE} up"));
+        space
     }
 
     /// Something that runs at the switch.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.switch, program]);
+        command.args(["netns", "exec", self.spaces.get(SWITCH), program]);
         command
     }
 }
@@ -83,9 +81,6 @@ impl Drop for Lan {
         if let Some(dhcp) = &mut self.dhcp {
             let _ = dhcp.kill();
             let _ = dhcp.wait();
-        }
-        for space in [&self.switch].into_iter().chain(&self.nodes) {
-            let _ = Command::new("ip").args(["netns", "del", space]).output();
         }
     }
 }

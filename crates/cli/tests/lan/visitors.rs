@@ -2,13 +2,22 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use super::host::{Key, LINES};
-use super::{GUEST, Lan};
+use super::{BRIDGE, GUEST, Lan};
 use crate::lab;
+
+/// Prints who says in RARP where it is, a line each.
+const HEAR: &str = "
+import socket, sys
+card = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x8035))
+card.bind((sys.argv[1], 0))
+while True:
+    print(card.recv(2048)[6:12].hex(':'), flush=True)
+";
 
 /// Has the guest run something.
 fn ssh(lan: &Lan, key: &Key, what: &str) -> Command {
@@ -90,10 +99,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// Whether one can log in yet.
-    pub fn is_possible(lan: &Lan, key: &Key) -> bool {
-        let mut once = ssh(lan, key, "true");
-        once.stdin(Stdio::null()).output().unwrap().status.success()
+    /// What the guest prints when it runs that, if one can log in yet.
+    pub fn once(lan: &Lan, key: &Key, what: &str) -> Option<String> {
+        let done = ssh(lan, key, what).stdin(Stdio::null()).output().unwrap();
+        done.status.success().then(|| lab::text(&done.stdout).trim().to_owned())
     }
 
     pub fn begin(lan: &Lan, key: &Key) -> Session {
@@ -114,5 +123,36 @@ impl Drop for Session {
     fn drop(&mut self) {
         let _ = self.ssh.kill();
         let _ = self.ssh.wait();
+    }
+}
+
+/// The switch, which hears who tells the network where it is.
+pub struct Switch {
+    hears: Child,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl Switch {
+    pub fn listen(lan: &Lan) -> Switch {
+        let mut hears = lan.command("python3");
+        hears.args(["-c", HEAR, BRIDGE]);
+        let mut hears = hears.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(hears.stdout.take().unwrap()).lines();
+        let heard = Arc::<Mutex<Vec<String>>>::default();
+        let hearing = Arc::clone(&heard);
+        thread::spawn(move || lines.map_while(Result::ok).for_each(|who| hearing.lock().unwrap().push(who)));
+        Switch { hears, heard }
+    }
+
+    /// How often this card was announced.
+    pub fn has_heard(&self, card: &str) -> usize {
+        self.heard.lock().unwrap().iter().filter(|who| *who == card).count()
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        let _ = self.hears.kill();
+        let _ = self.hears.wait();
     }
 }
