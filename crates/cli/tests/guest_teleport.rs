@@ -173,10 +173,9 @@ fn a_guest_for_which_there_is_no_room_goes_on_where_it_is_until_there_is() {
     let ballast = store.leave(8 << 20);
     beta.ok(&["up"]);
     alpha.start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
-    lab::wait("beta to be there again", || {
-        let refused = alpha.fails(&["teleport", "m", "beta"]);
-        (refused["kind"] == "no_space").then_some(())
-    });
+    alpha.wait_for_node("beta");
+    let refused = alpha.fails(&["teleport", "m", "beta"]);
+    assert_eq!(refused["kind"], "no_space", "{refused}");
     check(alpha, alpha.serial("m").len());
     fs::remove_file(ballast).unwrap();
     alpha.ok(&["teleport", "m", "beta"]);

@@ -60,6 +60,21 @@ impl NewFile {
         Ok(())
     }
 
+    /// Takes away what a write that failed has left behind the end.
+    pub(crate) fn end_at(&self, bytes: u64) -> Result<(), Error> {
+        match self {
+            NewFile::InFolder(file) => {
+                let content = file.as_file();
+                let length = content.metadata().at("inspect", file.path())?.len();
+                if length > bytes { content.set_len(bytes).at("shorten", file.path()) } else { Ok(()) }
+            }
+            NewFile::Elsewhere { length, .. } => {
+                length.store(bytes, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
     /// Makes the content durable under the name `to`, in place of what was there.
     pub(crate) fn publish(self, to: &Path) -> Result<(), Error> {
         match self {

@@ -114,7 +114,7 @@ impl Link {
     /// Says why it ends.
     pub fn refuse(&mut self, report: &ErrorReport) {
         // Whoever is gone needs no reason.
-        let _ = self.send(&Message::Refuse(report.clone()));
+        let _ = self.write(&Message::Refuse(report.clone()));
     }
 
     /// Waits for a message. Must not be called from an async task.
@@ -128,6 +128,22 @@ impl Link {
 
     /// Sends a message, once there is room for it. Must not be called from an async task.
     pub(crate) fn send(&mut self, message: &Message) -> Result<(), Error> {
+        self.write(message).map_err(|error| self.what_was_said_last().unwrap_or(error))
+    }
+
+    /// Why the other side takes nothing any more, if it has said so: that comes over one stream, and the end of others may be
+    /// noticed before it.
+    fn what_was_said_last(&mut self) -> Option<Error> {
+        loop {
+            match self.inbox.blocking_recv()? {
+                Ok(Message::Refuse(report)) => return Some(Error::Refused(report)),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn write(&mut self, message: &Message) -> Result<(), Error> {
         let bytes = message.encode();
         match message {
             Message::Pages(_) if !self.lanes.is_empty() => self.send_over_a_lane(bytes),

@@ -326,15 +326,38 @@ impl PackWriter {
         };
         self.file.write_at(&index, footer.index_offset)?;
         self.file.write_at(&footer.encode(), footer.index_offset + footer.index_bytes)?;
+        let stored_bytes = footer.index_offset + footer.index_bytes + format::FOOTER_BYTES;
+        // A frame for which there was no room may have come further than that.
+        self.file.end_at(stored_bytes)?;
         let path = self.store.layout().pack(footer.id);
         self.file.publish(&path)?;
         let pages = self.index.pages.len() as u64;
         let (pack, names) = Pack::new(self.store.layout(), &path, footer.id, self.index);
         self.store.packs().add(pack, &names);
-        Ok(PackStats {
-            pages,
-            raw_bytes: pages * PAGE_SIZE as u64,
-            stored_bytes: footer.index_offset + footer.index_bytes + format::FOOTER_BYTES,
-        })
+        Ok(PackStats { pages, raw_bytes: pages * PAGE_SIZE as u64, stored_bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failed_write_left_is_not_in_the_pack() {
+        let folder = tempfile::tempdir().unwrap();
+        let page = [7; PAGE_SIZE];
+        let name = PageHash::of(&page);
+        let store = Store::open(folder.path()).unwrap();
+        let mut pack = store.new_pack(&store.lease().unwrap()).unwrap();
+        pack.put(name, &page).unwrap();
+        // The beginning of a frame that the disk had no room for.
+        pack.file.write_at(&[1; 100_000], pack.index.end_of_frames()).unwrap();
+        let stats = pack.finish().unwrap();
+        let path = std::fs::read_dir(folder.path().join("packs")).unwrap().next().unwrap().unwrap().path();
+        assert_eq!(path.metadata().unwrap().len(), stats.stored_bytes);
+        drop(store);
+        let mut read = [0; PAGE_SIZE];
+        Store::open(folder.path()).unwrap().read_page(&name, &mut read).unwrap();
+        assert!(read == page);
     }
 }
