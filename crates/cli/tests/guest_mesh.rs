@@ -99,3 +99,12 @@ fn nodes_come_and_go_and_who_is_taken_out_gets_nothing() {
     assert_eq!(beta.ok(&["leave"])["told"], true);
     wait("alpha to hear it", || sees(alpha, "beta").is_none().then_some(()));
 }
+
+#[test]
+fn a_computer_that_trusts_no_authority_can_be_in_a_mesh() {
+    let nothing = |name: &'static str| (name, "/nonexistent".into());
+    let mesh = "name = \"alpha\"\nlisten = [\"127.0.0.1:0\"]";
+    let lab = Lab::with(mesh, None, &[nothing("SSL_CERT_FILE"), nothing("SSL_CERT_DIR")]);
+    assert!(lab.ok(&["invite"])["ticket"].as_str().unwrap().starts_with("watari1"));
+    lab.wait_for_node("alpha");
+}

@@ -6,6 +6,7 @@
 //! | [`ticket`], [`invitations`] | how one comes to belong to it |
 //! | `pulse` | who of them is there |
 //! | `peers`, `wire`, `server` | connections, what is asked over them, what is answered |
+//! | `congestion` | how much of it is sent at once |
 //! | [`exchange`] | a snapshot from one store into another's: what is not there yet |
 //! | [`handover`] | who may run a machine that goes from one node to another |
 //! | `mesh` | all of it together |

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use iroh::address_lookup::memory::MemoryLookup;
 use iroh::endpoint::{Connection, QuicTransportConfig, VarInt, presets};
-use iroh::tls::CaTlsConfig;
+use iroh::tls::{CaTlsConfig, default_provider};
 use iroh::{Endpoint, EndpointAddr, PublicKey, RelayMode, RelayUrl, SecretKey, TransportAddr};
 use parking_lot::Mutex;
 use watari_store::NodeKey;
@@ -64,6 +64,19 @@ fn parse_relay(url: &str) -> Result<RelayUrl, Error> {
     url.parse().map_err(|_| Error::BadRelay(url.to_owned()))
 }
 
+/// Who may certify a relay: whom this computer trusts, since a relay of one's own may be certified by an authority of one's own.
+/// A computer that trusts nobody can be in a mesh, too: there, whom browsers trust.
+fn authorities() -> CaTlsConfig {
+    let system = CaTlsConfig::system();
+    match system.server_cert_verifier(default_provider()) {
+        Ok(_) => system,
+        Err(error) => {
+            tracing::info!("this computer trusts no authority: {error}");
+            CaTlsConfig::embedded()
+        }
+    }
+}
+
 impl Peers {
     /// Begins to listen.
     ///
@@ -85,8 +98,7 @@ impl Peers {
             .secret_key(SecretKey::from_bytes(&key.seed()))
             .alpns(vec![ALPN.to_vec()])
             .transport_config(transport)
-            // A relay of one's own may be certified by somebody whom only this computer trusts.
-            .ca_tls_config(CaTlsConfig::system())
+            .ca_tls_config(authorities())
             .address_lookup(book.clone())
             .relay_mode(relay);
         if !listen.addresses.is_empty() {

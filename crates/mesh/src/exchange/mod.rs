@@ -40,7 +40,7 @@ pub use taking::{TakeAction, Taking};
 /// Names in one list: 128 KiB of them, for 16 MiB of pages. Few in tests, where there are to be many lists.
 pub(crate) const NAMES_PER_LIST: u32 = if cfg!(test) { 8 } else { 4096 };
 /// Names in the first list; each has twice as many as the one before. These fit into what a connection sends before it has heard
-/// how much the line carries, so that pages go a round trip later, and find out about the line while they are at it.
+/// how much the line carries, so that pages go as soon as they are wanted, and find out about the line while they are at it.
 pub(crate) const NAMES_AT_FIRST: u32 = if cfg!(test) { 2 } else { 512 };
 /// Lists that may be unanswered. With the pages that follow them, enough for 1 Gbit/s over 150 ms several times.
 pub(crate) const MOST_LISTS: usize = 8;
