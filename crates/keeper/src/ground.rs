@@ -27,7 +27,7 @@ use crate::home::{Home, MachineHome};
 use crate::instance::{Instance, InstanceRecord};
 use crate::memory::GuestMemory;
 use crate::migrate::Loan;
-use crate::process::{kill_if_same, process_started};
+use crate::process::process_started;
 use crate::protocol::{MemoryFrom, Status};
 use crate::ram::{self, Ram};
 use crate::record::{MachineFile, MachineState, NetworkStart, Phase, Point, load_json, save_json};
@@ -52,6 +52,22 @@ pub(crate) struct Ground {
     pub(crate) settings: Settings,
     /// Where to look for QEMU, as in `PATH`.
     pub(crate) search_path: OsString,
+}
+
+/// A QEMU that was started and may not answer yet.
+struct Launched {
+    child: Child,
+    state_file: File,
+    record: InstanceRecord,
+    may_wait: bool,
+}
+
+impl Launched {
+    fn end(&mut self, home: &MachineHome) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_file(home.instance());
+    }
 }
 
 /// A QEMU that was started and does not run its guest yet, or that was taken over.
@@ -219,6 +235,34 @@ impl Ground {
 
     /// Starts QEMU, its guest not running, with a userfaultfd in its address space where the host allows it.
     pub(crate) fn spawn(&self, memory: &GuestMemory, incoming: bool, gdb: bool) -> Result<Newborn> {
+        self.meet(self.launch(memory, incoming, gdb)?)
+    }
+
+    /// Starts QEMU for a guest that comes from elsewhere, and has it start while `prepare` does what it needs none of before it
+    /// is through with its disks: it waits at their socket until they are served, however long that takes. Where it has none, it
+    /// waits for nothing, and starts afterwards.
+    pub(crate) fn spawn_beside<T>(
+        &self,
+        memory: &GuestMemory,
+        gdb: bool,
+        prepare: impl FnOnce(UnixListener) -> Result<T>,
+    ) -> Result<(T, Newborn)> {
+        let listener = self.listen()?;
+        if self.file.config.disks.is_empty() {
+            return Ok((prepare(listener)?, self.spawn(memory, true, gdb)?));
+        }
+        let mut launched = self.launch(memory, true, gdb)?;
+        match prepare(listener) {
+            Ok(prepared) => Ok((prepared, self.meet(launched)?)),
+            Err(error) => {
+                launched.end(&self.home);
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts QEMU, and does not wait until it answers.
+    fn launch(&self, memory: &GuestMemory, incoming: bool, gdb: bool) -> Result<Launched> {
         for name in [QMP_SOCKET, VNC_SOCKET, SERIAL_SOCKET, AGENT_SOCKET, GDB_SOCKET] {
             remove_stale(&self.home.socket(name))?;
         }
@@ -230,9 +274,9 @@ impl Ground {
         let state_file: File = memfd_create("watari-devices", MemfdFlags::CLOEXEC)
             .map_err(|e| Error::DeviceState { source: e.into() })?
             .into();
-        let mut command = self.launch(&binary, accel, memory, &state_file, (incoming, gdb))?;
+        let mut command = self.command(&binary, accel, memory, &state_file, (incoming, gdb))?;
         let Born { child, uffd, kernel_waits } = watari_ram::spawn(&mut command)?;
-        let mut record = InstanceRecord {
+        let record = InstanceRecord {
             qemu_pid: child.id(),
             qemu_started: process_started(child.id()).ok_or(Error::NotThere { pid: child.id() })?,
             uffd,
@@ -245,19 +289,17 @@ impl Ground {
             arriving: None,
             epoch: self.before.epoch.next(),
         };
-        save_json(&self.home.instance(), &record)?;
-        match self.monitor_of(&record) {
-            Ok(monitor) => {
-                record.qemu_version = monitor.version().to_string();
-                let child = Some(child);
-                Ok(Newborn { child, monitor, state_file, record, may_wait: kernel_waits, arrival: None })
-            }
-            Err(error) => {
-                kill_if_same(record.qemu_pid, record.qemu_started);
-                let _ = fs::remove_file(self.home.instance());
-                Err(error)
-            }
-        }
+        let mut launched = Launched { child, state_file, record, may_wait: kernel_waits };
+        save_json(&self.home.instance(), &launched.record).inspect_err(|_| launched.end(&self.home))?;
+        Ok(launched)
+    }
+
+    /// Waits until a QEMU answers that was started.
+    fn meet(&self, mut launched: Launched) -> Result<Newborn> {
+        let monitor = self.monitor_of(&launched.record).inspect_err(|_| launched.end(&self.home))?;
+        let Launched { child, state_file, mut record, may_wait } = launched;
+        record.qemu_version = monitor.version().to_string();
+        Ok(Newborn { child: Some(child), monitor, state_file, record, may_wait, arrival: None })
     }
 
     /// Waits for the monitor, but not for one of a QEMU that has died.
@@ -277,7 +319,7 @@ impl Ground {
         }
     }
 
-    fn launch(
+    fn command(
         &self,
         binary: &Path,
         accel: Accel,

@@ -118,7 +118,7 @@ impl Ground {
             MemoryFrom::StandardInput => Content::Arrives,
         };
         let (Loaded { history, devices, disks, server }, mut newborn) =
-            self.spawn_and_load(point, &memory, content, gdb)?;
+            self.spawn_beside(&memory, gdb, |disks| self.load(point, disks, &memory, content))?;
         newborn.record.held = held;
         let started = (|| {
             if matches!(content, Content::Arrives | Content::ArrivesUnchecked) {
@@ -146,7 +146,7 @@ impl Ground {
         let stream = standard_input().map_err(|source| Error::Migration { source })?;
         let memory = self.memory_for(point, MemoryFrom::Store)?;
         let (Loaded { history, disks, server, .. }, mut newborn) =
-            self.spawn_and_load(point, &memory, Content::IsFilled, false)?;
+            self.spawn_beside(&memory, false, |disks| self.load(point, disks, &memory, Content::IsFilled))?;
         newborn.record.held = true;
         let started = (|| {
             let blocks = newborn.monitor.ram_blocks()?;
@@ -160,31 +160,6 @@ impl Ground {
         })();
         let ram = newborn.keep(started, &self.home)?;
         self.finish(newborn, history, disks, server, memory, ram)
-    }
-
-    /// Starts QEMU and takes a snapshot out of the store. QEMU takes as long to start as its state takes to be read, and needs
-    /// none of it for that: it waits at the disk socket meanwhile. Should there be nothing to wait for, the socket is closed and
-    /// QEMU gives up.
-    fn spawn_and_load(
-        &self,
-        point: Point,
-        memory: &GuestMemory,
-        content: Content,
-        gdb: bool,
-    ) -> Result<(Loaded, Newborn)> {
-        let listener = self.listen()?;
-        let (snapshot, newborn) = std::thread::scope(|scope| {
-            let newborn = scope.spawn(|| self.spawn(memory, true, gdb));
-            let snapshot = self.load(point, listener, memory, content);
-            let newborn =
-                newborn.join().unwrap_or_else(|_| Err(Error::Internal("starting QEMU panicked".into())));
-            (snapshot, newborn)
-        });
-        match (snapshot, newborn) {
-            (Ok(snapshot), newborn) => Ok((snapshot, newborn?)),
-            (Err(error), Ok(mut newborn)) => newborn.keep(Err(error), &self.home),
-            (Err(error), Err(_)) => Err(error),
-        }
     }
 
     /// Whether memory may arrive while the guest runs. The kernel must tell what is written meanwhile: nobody can compare

@@ -57,12 +57,18 @@ struct Inner {
 /// What the reading thread and the callers have in common.
 #[derive(Default)]
 struct Shared {
-    waiting: HashMap<u64, Sender<Answer>>,
+    waiting: HashMap<u64, Waiting>,
     listeners: Vec<Sender<Event>>,
     ended: Option<String>,
 }
 
 type Answer = Result<Value, String>;
+
+struct Waiting {
+    sender: Sender<Answer>,
+    /// An event that says as much as an answer would.
+    enough: Option<&'static str>,
+}
 
 impl Monitor {
     /// Connects to the monitor's socket, which may not exist yet, and waits until the machine is built.
@@ -108,6 +114,17 @@ impl Monitor {
     /// [`Error::Refused`] with QEMU's reason; [`Error::TimedOut`] if there is no answer within `limit` (the
     /// command may still be carried out); [`Error::Closed`] if QEMU is gone.
     pub fn execute(&self, command: &str, arguments: Value, limit: Duration) -> Result<Value, Error> {
+        self.execute_or_see(command, arguments, limit, None)
+    }
+
+    /// The same, but that an event of the name `enough` ends the wait too, with null for an answer.
+    pub(crate) fn execute_or_see(
+        &self,
+        command: &str,
+        arguments: Value,
+        limit: Duration,
+        enough: Option<&'static str>,
+    ) -> Result<Value, Error> {
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = mpsc::channel();
         {
@@ -115,7 +132,7 @@ impl Monitor {
             if shared.ended.is_some() {
                 return Err(closed(&shared));
             }
-            shared.waiting.insert(id, sender);
+            shared.waiting.insert(id, Waiting { sender, enough });
         }
         let mut request = json!({"execute": command, "id": id});
         // QEMU takes its monitor's input byte by byte, a few microseconds each, and some of it in the pause.
@@ -253,6 +270,10 @@ fn deliver(message: &Value, shared: &mut Shared) {
     if let Some(event) = parse_event(message) {
         tracing::debug!(event = event.name, "QEMU event");
         shared.listeners.retain(|listener| listener.send(event.clone()).is_ok());
+        let seen = |waiting: &Waiting| waiting.enough.is_some_and(|enough| enough == event.name);
+        for (_, waiting) in shared.waiting.extract_if(|_, waiting| seen(waiting)) {
+            let _ = waiting.sender.send(Ok(Value::Null));
+        }
         return;
     }
     let answer = match (message.get("return"), message.get("error")) {
@@ -265,8 +286,8 @@ fn deliver(message: &Value, shared: &mut Shared) {
     };
     let id = message.get("id").and_then(Value::as_u64);
     // Nobody waits for an answer that came after its time limit.
-    if let Some(sender) = id.and_then(|id| shared.waiting.remove(&id)) {
-        let _ = sender.send(answer);
+    if let Some(waiting) = id.and_then(|id| shared.waiting.remove(&id)) {
+        let _ = waiting.sender.send(answer);
     }
 }
 
@@ -278,4 +299,29 @@ fn parse_event(message: &Value) -> Option<Event> {
         .saturating_add(Duration::from_micros(stamp("microseconds").unwrap_or(0)));
     let at = SystemTime::UNIX_EPOCH.checked_add(since_1970).unwrap_or(SystemTime::UNIX_EPOCH);
     Some(Event { name, data, at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_answers_who_waits_for_it_and_the_answer_that_follows_is_nobodys() {
+        let mut shared = Shared::default();
+        let mut wait = |id, enough| {
+            let (sender, answer) = mpsc::channel();
+            shared.waiting.insert(id, Waiting { sender, enough });
+            answer
+        };
+        let (seen, other) = (wait(1, Some("RESUME")), wait(2, None));
+        deliver(&json!({"event": "STOP"}), &mut shared);
+        assert!(seen.try_recv().is_err());
+        deliver(&json!({"event": "RESUME"}), &mut shared);
+        assert_eq!(seen.try_recv(), Ok(Ok(Value::Null)));
+        assert!(other.try_recv().is_err());
+        deliver(&json!({"return": {}, "id": 1}), &mut shared);
+        deliver(&json!({"error": {"desc": "no"}, "id": 2}), &mut shared);
+        assert_eq!(other.try_recv(), Ok(Err(String::from("no"))));
+        assert!(shared.waiting.is_empty());
+    }
 }

@@ -19,6 +19,7 @@ mod binary;
 mod bridge;
 mod channel;
 mod error;
+mod first_reads;
 mod inherit;
 mod launch;
 mod layout;

@@ -12,7 +12,7 @@ use crate::layout::{nic_device, nic_id};
 use crate::{Error, Event, Monitor, RamBlock, Version, ram_blocks};
 
 /// For commands that QEMU answers at once unless it hangs.
-const QUICK: Duration = Duration::from_secs(10);
+pub(crate) const QUICK: Duration = Duration::from_secs(10);
 /// The version that learned to stay alive when a migration stream is bad.
 const EXIT_ON_ERROR: Version = Version { major: 9, minor: 1, micro: 0 };
 
@@ -72,12 +72,13 @@ impl Monitor {
         self.execute("stop", json!({}), QUICK).map(drop)
     }
 
-    /// Lets the CPUs run.
+    /// Lets the CPUs run, and returns when they do: QEMU may answer much later, if the first thing that it touches is a page of
+    /// memory that somebody has to bring.
     ///
     /// # Errors
     /// Those of [`Monitor::execute`].
     pub fn cont(&self) -> Result<(), Error> {
-        self.execute("cont", json!({}), QUICK).map(drop)
+        self.execute_or_see("cont", json!({}), QUICK, Some("RESUME")).map(drop)
     }
 
     /// What the machine is doing.

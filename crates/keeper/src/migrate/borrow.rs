@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixListener;
 use std::process::Child;
 use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
-use watari_disk::{Base, Disk};
+use watari_disk::{Base, Disk, nbd};
 use watari_qemu::RAM_BLOCK_MAIN;
 use watari_ram::{Faults, ProcessMemory};
 use watari_types::{
@@ -28,6 +30,9 @@ use crate::ram::{self, Ram};
 use crate::record::{Point, load_json, save_json};
 use crate::start::{load_devices, standard_input};
 use crate::{Error, Result};
+
+/// How long QEMU may take to come to its disks.
+const AT_ITS_DISKS: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// What a machine owes to the one that it was: `machines/NAME/lent.json`. While it is there, the machine's disks are of no
 /// use without the node that it came from, and nothing can be done with it once it does not run but to restore it.
@@ -79,6 +84,17 @@ struct Plan {
     loan: Loan,
     /// The pages of each disk that are lent.
     owed: Vec<PageSet>,
+    /// The files that it boots from, as far as they came. They may not be on the medium yet.
+    boot: BTreeMap<RegionName, File>,
+}
+
+/// What there is of a machine once its disks are served.
+struct Borrowed {
+    loan: Loan,
+    history: History,
+    lent: Arc<Lent>,
+    disks: Vec<Disk>,
+    server: nbd::Server,
 }
 
 impl Ground {
@@ -89,23 +105,45 @@ impl Ground {
             return Err(Error::CannotBorrow);
         }
         let mut wire = Wire::over(stream).map_err(cut)?;
-        let plan = self.hear_plan(&mut wire, from)?;
-        let history = match base {
-            Some(point) => self.history_at(point)?,
-            None => self.history_of_nothing()?,
-        };
-        let lent = Arc::new(Lent::new(history.store().clone(), self.home.lender()));
         let memory = GuestMemory::new(self.file.config.memory_bytes)?;
-        let disks = self.create_lent_disks(&history, base, &plan, &lent)?;
-        let server = self.serve(self.listen()?, &disks)?;
-        let mut newborn = self.spawn(&memory, true, false)?;
+        let (ground, mut newborn) =
+            self.spawn_beside(&memory, false, |socket| self.hear_of_it(&mut wire, base, from, socket))?;
+        let Borrowed { loan, history, lent, disks, server } = ground;
         newborn.record.held = true;
         let started = self.take_on(&mut wire, &mut newborn, &history, &memory, &disks, &lent);
         let (ram, start, bytes) = newborn.keep(started, &self.home)?;
         let (mut instance, child) = self.finish(newborn, history, disks, server, memory, ram)?;
         instance.hydrations.clear();
-        instance.debt = Some(Debt { loan: plan.loan, lent, start, bytes });
+        instance.debt = Some(Debt { loan, lent, start, bytes });
         Ok((instance, child))
+    }
+
+    /// Hears what there is, and has its disks served, of which QEMU has been waiting for the first.
+    fn hear_of_it(
+        &self,
+        wire: &mut Wire,
+        base: Option<Point>,
+        from: NodeId,
+        socket: UnixListener,
+    ) -> Result<Borrowed> {
+        let plan = self.hear_plan(wire, from)?;
+        if !plan.owed.is_empty() {
+            // It takes what is left of its start about as long as it takes there to hold the guest, and that to come here.
+            wait_for_client(&socket)?;
+            wire.send_ready().map_err(cut)?;
+        }
+        let history = match base {
+            Some(point) => self.history_at(point)?,
+            None => self.history_of_nothing()?,
+        };
+        let lent = Arc::new(Lent::new(history.store().clone(), self.home.lender()));
+        let disks = self.create_lent_disks(&history, base, &plan, &lent)?;
+        let server = self.serve(socket, &disks)?;
+        // QEMU reads them meanwhile.
+        for (region, file) in plan.boot {
+            file.sync_all().map_err(Error::io("write", &self.home.boot_file(region.rest())))?;
+        }
+        Ok(Borrowed { loan: plan.loan, history, lent, disks, server })
     }
 
     /// Hears how much there is, and takes the files that it boots from if these are not here.
@@ -128,10 +166,7 @@ impl Ground {
                 _ => return Err(nonsense("is out of step")),
             }
         }
-        for (region, file) in boot {
-            file.sync_all().map_err(Error::io("write", &self.home.boot_file(region.rest())))?;
-        }
-        Ok(Plan { loan: loan.ok_or_else(|| nonsense("is out of step"))?, owed })
+        Ok(Plan { loan: loan.ok_or_else(|| nonsense("is out of step"))?, owed, boot })
     }
 
     fn write_boot_file(
@@ -204,14 +239,15 @@ impl Ground {
         let Some(uffd) = newborn.record.uffd.filter(|_| newborn.may_wait) else {
             return Err(Error::CannotBorrow);
         };
-        wire.send_ready().map_err(cut)?;
+        if disks.is_empty() {
+            wire.send_ready().map_err(cut)?;
+        }
         let process = ProcessMemory::open(newborn.record.qemu_pid)?;
         let mut incoming = Incoming::new((process, ranges.clone()), memory, disks)?;
         let mut owed = PageSet::new();
         let devices = loop {
             match wire.receive().map_err(cut)? {
                 Frame::Pages { region, pages, content } => incoming.put(&region, &pages, &content)?,
-                Frame::Round => wire.send_taken().map_err(cut)?,
                 Frame::Owed { region, pages } if ram::is_main(&region) => owed.union_with(&pages),
                 Frame::Devices(state) => break state,
                 _ => return Err(nonsense("is out of step")),
@@ -262,6 +298,13 @@ impl Instance {
         self.board.set(phase, "");
         self.save_state()
     }
+}
+
+/// Waits until QEMU has come as far as its disks. One that does not come is found dead when it is met.
+fn wait_for_client(socket: &UnixListener) -> Result<()> {
+    let mut one = [PollFd::new(socket, PollFlags::IN)];
+    poll(&mut one, Some(&AT_ITS_DISKS)).map_err(|error| cut(error.into()))?;
+    Ok(())
 }
 
 fn boot_region<'a>(config: &'a MachineConfig, name: &RegionName) -> Option<&'a Region> {

@@ -54,6 +54,8 @@ pub(super) struct Incoming<'a> {
     disks: &'a [Disk],
     /// The pages that came, range by range.
     changed: Vec<PageSet>,
+    /// What was there.
+    there: Vec<u8>,
 }
 
 impl<'a> Incoming<'a> {
@@ -65,7 +67,7 @@ impl<'a> Incoming<'a> {
         let file = memory.fd().try_clone_to_owned().map_err(cut)?;
         let main = ram::main_memory(&ranges)?;
         let changed = vec![PageSet::new(); ranges.len()];
-        Ok(Incoming { main, file: file.into(), process, ranges, disks, changed })
+        Ok(Incoming { main, file: file.into(), process, ranges, disks, changed, there: Vec::new() })
     }
 
     pub(super) fn put(&mut self, region: &RegionName, pages: &[u32], content: &[u8]) -> Result<()> {
@@ -95,10 +97,19 @@ impl<'a> Incoming<'a> {
             written.map_err(|source| Error::Memory { bytes: bytes.len() as u64, source })?;
         } else {
             let address = ranges[range].start + u64::from(first) * PAGE_SIZE as u64;
-            self.process.write(address, bytes)?;
+            // Most of it is video memory, and zero on both sides: left alone, it takes no room, nor the time to make any.
+            if !is_zero(bytes) || !self.is_zero_there(address, bytes.len())? {
+                self.process.write(address, bytes)?;
+            }
         }
         self.changed[range].insert_range(first..end as u32);
         Ok(())
+    }
+
+    fn is_zero_there(&mut self, address: u64, bytes: usize) -> Result<bool> {
+        self.there.resize(bytes, 0);
+        self.process.read(address, &mut self.there)?;
+        Ok(is_zero(&self.there))
     }
 
     fn put_disk(&self, region: &RegionName, first: u32, bytes: &[u8]) -> Result<()> {

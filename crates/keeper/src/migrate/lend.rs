@@ -55,32 +55,52 @@ pub(crate) fn lend(
         outgoing.wire.send_owed(&name, unpublished).map_err(cut)?;
     }
     outgoing.wire.send_round().map_err(cut)?;
-    outgoing.expect(Frame::Ready)?;
     for (index, range) in instance.ram.ranges().iter().enumerate().filter(|(_, r)| !ram::is_main(&r.name)) {
         let all = PageSet::all(range.pages());
         outgoing.batches(&range.name, &all, |batch, into| instance.ram.read(index, batch, into))?;
     }
-    outgoing.wire.send_round().map_err(cut)?;
-    outgoing.expect(Frame::Taken)?;
+    // QEMU is starting there meanwhile.
     instance.staging.expect(EXPECTED);
-    let pause_ms =
-        outgoing.hold_and(instance, |outgoing, instance, held| rest(outgoing, instance, held, &differing))?;
+    let soon = first_reads(instance);
+    outgoing.expect(Frame::Ready)?;
+    let pause_ms = outgoing
+        .hold_and(instance, |outgoing, instance, held| rest(outgoing, instance, held, (&differing, &soon)))?;
     Ok(Migrated { pages: outgoing.pages, bytes: outgoing.wire.sent, rounds: 1, pause_ms })
 }
 
 /// What goes while the guest is held: which pages of main memory are lent, and those that will be needed at once.
-fn rest(outgoing: &mut Outgoing, instance: &Instance, held: &Held, differing: &Differing) -> Result<()> {
+fn rest(
+    outgoing: &mut Outgoing,
+    instance: &Instance,
+    held: &Held,
+    (differing, soon): (&Differing, &PageSet),
+) -> Result<()> {
     let main = ram::main_memory(instance.ram.ranges())?;
     let name = &instance.ram.ranges()[main].name;
     let mut owed = differing.of(name);
     owed.union_with(&instance.ram.unpublished()[main]);
     outgoing.wire.send_owed(name, &owed).map_err(cut)?;
     outgoing.send_sealed(held)?;
+    outgoing.batches(name, soon, |batch, into| instance.ram.read(main, batch, into))?;
     held.staging.each(|range, pages, bytes| {
         let most = if range == main { pages.len().min(HOT) } else { pages.len() };
         outgoing.send_all(&instance.ram.ranges()[range].name, &pages[..most], &bytes[..most * PAGE_SIZE])
     })?;
     outgoing.wire.send_devices(&held.devices).map_err(cut)
+}
+
+/// The pages of main memory that devices read when their state is loaded, which is while the guest is held: each that is not
+/// there then takes a round trip.
+fn first_reads(instance: &Instance) -> PageSet {
+    let page = |byte: u64| u32::try_from(byte / PAGE_SIZE as u64).ok();
+    let mut pages = PageSet::new();
+    let found = instance.monitor.first_reads(instance.file.config.memory_bytes);
+    for bytes in found.iter().filter(|bytes| !bytes.is_empty()) {
+        if let (Some(first), Some(last)) = (page(bytes.start), page(bytes.end - 1)) {
+            pages.insert_range(first..last + 1);
+        }
+    }
+    pages
 }
 
 /// What differs from a snapshot that is there, as far as snapshots tell.
