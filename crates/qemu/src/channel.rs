@@ -7,8 +7,10 @@
 //! The protocol: <https://www.qemu.org/docs/master/interop/qmp-spec.html>.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
 use crate::error::excerpt;
@@ -52,6 +55,15 @@ struct Inner {
     next_id: AtomicU64,
     shared: Arc<Mutex<Shared>>,
     version: Version,
+}
+
+/// What goes with a command, or ends the wait for its answer.
+#[derive(Default)]
+pub(crate) struct Extra<'a> {
+    /// An event that says as much as an answer would: null is the answer then.
+    pub(crate) enough: Option<&'static str>,
+    /// A descriptor of which QEMU gets a copy.
+    pub(crate) descriptor: Option<BorrowedFd<'a>>,
 }
 
 /// What the reading thread and the callers have in common.
@@ -114,16 +126,16 @@ impl Monitor {
     /// [`Error::Refused`] with QEMU's reason; [`Error::TimedOut`] if there is no answer within `limit` (the
     /// command may still be carried out); [`Error::Closed`] if QEMU is gone.
     pub fn execute(&self, command: &str, arguments: Value, limit: Duration) -> Result<Value, Error> {
-        self.execute_or_see(command, arguments, limit, None)
+        self.execute_with(command, arguments, limit, Extra::default())
     }
 
-    /// The same, but that an event of the name `enough` ends the wait too, with null for an answer.
-    pub(crate) fn execute_or_see(
+    /// The same, with what few commands need.
+    pub(crate) fn execute_with(
         &self,
         command: &str,
         arguments: Value,
         limit: Duration,
-        enough: Option<&'static str>,
+        Extra { enough, descriptor }: Extra,
     ) -> Result<Value, Error> {
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = mpsc::channel();
@@ -141,7 +153,7 @@ impl Monitor {
         }
         let mut line = request.to_string();
         line.push('\n');
-        let outcome = match self.send(&line) {
+        let outcome = match self.send(&line, descriptor) {
             Ok(()) => answer.recv_timeout(limit),
             Err(_) => Err(RecvTimeoutError::Disconnected),
         };
@@ -158,9 +170,10 @@ impl Monitor {
     }
 
     /// Half a command would spoil the next one, so a failure ends the connection.
-    fn send(&self, line: &str) -> std::io::Result<()> {
+    fn send(&self, line: &str, descriptor: Option<BorrowedFd>) -> std::io::Result<()> {
         let mut stream = lock(&self.inner.writer);
-        let sent = stream.write_all(line.as_bytes());
+        let passed = descriptor.map_or(Ok(0), |descriptor| pass(&stream, line, descriptor));
+        let sent = passed.and_then(|passed| stream.write_all(&line.as_bytes()[passed..]));
         if sent.is_err() {
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -183,6 +196,15 @@ impl Drop for Inner {
         // Ends the reading thread, which sits in a read on the same socket.
         let _ = lock(&self.writer).shutdown(Shutdown::Both);
     }
+}
+
+/// Sends a descriptor with the beginning of a line. Returns how much of it went along.
+fn pass(stream: &UnixStream, line: &str, descriptor: BorrowedFd) -> std::io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor];
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    Ok(sendmsg(stream, &[IoSlice::new(line.as_bytes())], &mut control, SendFlags::empty())?)
 }
 
 /// Connects to a socket that a starting process may not have made yet.

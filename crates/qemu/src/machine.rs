@@ -1,11 +1,13 @@
 //! What a monitor can do with its machine: stop it, save it, load it, change it.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::channel::Extra;
 use crate::channel::remaining;
 use crate::error::excerpt;
 use crate::layout::{nic_device, nic_id};
@@ -78,7 +80,8 @@ impl Monitor {
     /// # Errors
     /// Those of [`Monitor::execute`].
     pub fn cont(&self) -> Result<(), Error> {
-        self.execute_or_see("cont", json!({}), QUICK, Some("RESUME")).map(drop)
+        let extra = Extra { enough: Some("RESUME"), ..Extra::default() };
+        self.execute_with("cont", json!({}), QUICK, extra).map(drop)
     }
 
     /// What the machine is doing.
@@ -221,6 +224,18 @@ impl Monitor {
     pub fn screendump(&self, path: &Path) -> Result<(), Error> {
         let arguments = json!({"filename": path.to_string_lossy(), "format": "png"});
         self.execute("screendump", arguments, QUICK).map(drop)
+    }
+
+    /// Shows the screen to whoever has the other end of `socket`, over D-Bus, to many at once if need be; for a QEMU that was
+    /// started with `-display dbus,p2p=yes`.
+    ///
+    /// # Errors
+    /// Those of [`Monitor::execute`].
+    pub fn serve_display(&self, socket: BorrowedFd) -> Result<(), Error> {
+        let name = "display";
+        let extra = Extra { descriptor: Some(socket), ..Extra::default() };
+        self.execute_with("getfd", json!({"fdname": name}), QUICK, extra)?;
+        self.execute("add_client", json!({"protocol": "@dbus-display", "fdname": name}), QUICK).map(drop)
     }
 
     /// Writes guest-physical memory and the registers of every CPU as an ELF core, by the QEMU process, to what `path`

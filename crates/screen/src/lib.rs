@@ -1,10 +1,10 @@
 //! A machine's screen, for eyes that are elsewhere.
 //!
 //! ```text
-//!  source ──→ Picture ──→ Grid: 64-pixel blocks, each row of each with its hash
-//!                          │
+//!  QEMU ──→ Display ──→ Picture ──→ Grid: 64-pixel blocks, each row of each with its hash
+//!                                    │
 //!             Viewer: what a viewer shows, row by row ──→ Plan: what it is sent next
-//!                          │
+//!                                    │
 //!             Studio: a plan's pixels as two atlases, encoded once for all who need the same ──→ bytes (docs/SCREEN.md)
 //! ```
 //!
@@ -12,6 +12,7 @@
 //! in between, and nothing waits in a queue. What is sent is decided without I/O and without a clock ([`Viewer`]).
 
 mod atlas;
+mod display;
 mod grid;
 mod message;
 mod picture;
@@ -20,6 +21,7 @@ mod scroll;
 mod viewer;
 
 pub use atlas::{EncodeError, Studio};
+pub use display::{Button, Display, DisplayError, Screen};
 pub use grid::{At, BLOCK, Grid};
 pub use picture::{LARGEST, Picture, Rect};
 pub use plan::{Op, Plan};

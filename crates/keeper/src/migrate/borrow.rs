@@ -8,6 +8,7 @@ use std::process::Child;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use serde::{Deserialize, Serialize};
 use watari_disk::{Base, Disk, nbd};
 use watari_qemu::RAM_BLOCK_MAIN;
@@ -302,9 +303,8 @@ impl Instance {
 
 /// Waits until QEMU has come as far as its disks. One that does not come is found dead when it is met.
 fn wait_for_client(socket: &UnixListener) -> Result<()> {
-    let mut one = [PollFd::new(socket, PollFlags::IN)];
-    poll(&mut one, Some(&AT_ITS_DISKS)).map_err(|error| cut(error.into()))?;
-    Ok(())
+    let look = || poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&AT_ITS_DISKS));
+    retry_on_intr(look).map(drop).map_err(|error| cut(error.into()))
 }
 
 fn boot_region<'a>(config: &'a MachineConfig, name: &RegionName) -> Option<&'a Region> {

@@ -113,7 +113,7 @@ impl Screen {
             }
             1 => {
                 let (column, row, count) = (ops.u8(), ops.u8(), ops.u8());
-                let colour = ops.u8() << 16 | ops.u8() << 8 | ops.u8();
+                let colour = u32::from_be_bytes([0, ops.u8() as u8, ops.u8() as u8, ops.u8() as u8]);
                 for column in column..column + count {
                     let rect = self.block(column, row);
                     self.put(rect, &vec![colour; (rect.width * rect.height) as usize]);
