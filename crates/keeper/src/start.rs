@@ -5,7 +5,8 @@
 //!  resume   history → disks → disk server → memory checked ┬→ small blocks → arm → devices → cont
 //!           QEMU (incoming) ───────────────────────────────┴→ memory arrives ─────────────────────→
 //!  receive  as resume, but all of memory is filled → arm → what another keeper sends → devices
-//!  borrow   what there is → disks → disk server → QEMU (incoming) → what is needed at once → memory arrives ─→ arm → devices
+//!  borrow   files to boot → disks → disk server ┬→ what is needed at once → memory arrives → arm → devices
+//!           QEMU (incoming) ────────────────────┘
 //!  adopt    disks → disk server → QEMU runs already: its monitor, its memory, its userfaultfd → arm
 //! ```
 //!

@@ -18,8 +18,8 @@ use crate::roll::Records;
 
 /// By which connections of this program are known.
 pub(crate) const ALPN: &[u8] = b"watari";
-/// The version of what is described here and in [`exchange`](crate::exchange).
-pub const PROTOCOL: u32 = 3;
+/// The version of what is described here and in [`exchange`](crate::exchange), and of what keepers say to each other.
+pub const PROTOCOL: u32 = 4;
 /// A thousand members, with all that is known of each.
 const MOST_BYTES: u32 = 4 << 20;
 /// A request of somebody who is no member.

@@ -141,9 +141,7 @@ impl Ground {
         let disks = self.create_lent_disks(&history, base, &plan, &lent)?;
         let server = self.serve(socket, &disks)?;
         // QEMU reads them meanwhile.
-        for (region, file) in plan.boot {
-            file.sync_all().map_err(Error::io("write", &self.home.boot_file(region.rest())))?;
-        }
+        self.sync_boot_files(plan.boot)?;
         Ok(Borrowed { loan: plan.loan, history, lent, disks, server })
     }
 
@@ -168,6 +166,16 @@ impl Ground {
             }
         }
         Ok(Plan { loan: loan.ok_or_else(|| nonsense("is out of step"))?, owed, boot })
+    }
+
+    fn sync_boot_files(&self, files: BTreeMap<RegionName, File>) -> Result<()> {
+        for (region, file) in files {
+            let path = self.home.boot_file(region.rest());
+            let folder = path.parent().unwrap_or(self.home.folder());
+            let synced = file.sync_all().and_then(|()| File::open(folder)?.sync_all());
+            synced.map_err(Error::io("write", &path))?;
+        }
+        Ok(())
     }
 
     fn write_boot_file(
