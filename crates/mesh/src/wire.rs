@@ -1,7 +1,7 @@
 //! What one node asks of another: one stream for each request, which begins with a line of JSON each way.
 //!
 //! ```text
-//!   {"protocol":3,"program":"0.1.0","ask":"holdings"} ─►   its length before it, as four bytes, little-endian
+//!   {"protocol":4,"program":"0.1.0","ask":"holdings"} ─►   its length before it, as four bytes, little-endian
 //!                                        ◄─ {"ok":{…}} or {"error":{"kind","message","hint"}}
 //! ```
 //! What follows depends on what was asked: nothing, or an [exchange](crate::exchange). A node that speaks another version of
@@ -221,7 +221,7 @@ mod tests {
         let report = understand(br#"{"protocol":7,"program":"9.9","wish":[1]}"#, "0.1.0").unwrap_err();
         assert_eq!(report.kind, ErrorKind::Forbidden);
         assert!(
-            report.message.ends_with("protocol 3 (watari 0.1.0), the other one 7 (watari 9.9)"),
+            report.message.ends_with("protocol 4 (watari 0.1.0), the other one 7 (watari 9.9)"),
             "{report}"
         );
     }
@@ -230,14 +230,14 @@ mod tests {
     fn the_bytes_of_a_request_stay_what_they_are() {
         let asked = Asked { protocol: PROTOCOL, program: "0.1.0".to_owned(), ask: &Ask::Holdings };
         let line = serde_json::to_string(&asked).unwrap();
-        assert_eq!(line, r#"{"protocol":3,"program":"0.1.0","ask":"holdings"}"#);
-        let give = r#"{"protocol":3,"program":"0.1.0","ask":"give","rev":"web@3","lanes":"00000000000000000000000000000000"}"#;
+        assert_eq!(line, r#"{"protocol":4,"program":"0.1.0","ask":"holdings"}"#);
+        let give = r#"{"protocol":4,"program":"0.1.0","ask":"give","rev":"web@3","lanes":"00000000000000000000000000000000"}"#;
         assert!(matches!(understand(give.as_bytes(), ""), Ok(Ask::Give { rev, .. }) if rev == "web@3"));
         let join = Asked { protocol: PROTOCOL, program: String::new(), ask: &Ask::Join { secret: [7; 16] } };
         let line = serde_json::to_string(&join).unwrap();
         assert_eq!(
             line,
-            format!(r#"{{"protocol":3,"program":"","ask":"join","secret":"{}"}}"#, "07".repeat(16))
+            format!(r#"{{"protocol":4,"program":"","ask":"join","secret":"{}"}}"#, "07".repeat(16))
         );
     }
 
