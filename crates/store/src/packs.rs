@@ -1,8 +1,8 @@
 //! Which packs there are, and in which of them a page is.
 //!
 //! The index tells where a page may be by the beginning of its name; the rest of the name is in the pack. So a pack is
-//! opened, and checked, when a page is first looked for in it, and one that is found to be damaged then is set aside: its
-//! pages count as missing.
+//! opened when a page is first looked for in it, and checked as a whole if the page is not there. One that is found to be
+//! damaged is set aside: its pages count as missing.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -188,8 +188,11 @@ impl Packs {
         for Candidate { pack, position } in candidates {
             let position = *position;
             let place = self.with(pack, |pack| {
-                let is_there = self.names.is(page, pack, position)?;
-                Ok(is_there.then(|| Place::of(pack, position)))
+                if self.names.is(page, pack, position)? {
+                    return Ok(Some(Place::of(pack, position)));
+                }
+                // Its name begins like another's, one time in four hundred thousand, or the pack is damaged.
+                pack.check().map(|()| None)
             })?;
             best = best.into_iter().chain(place.flatten()).max_by_key(Place::rank);
         }
@@ -216,7 +219,8 @@ impl Packs {
         if let Some(pack) = known.opened.get() {
             return Ok(Arc::clone(pack));
         }
-        let pack = Pack::open(&self.layout, &self.path_of(known), known.id, known.is_condemned, &mut |_| ())?;
+        let path = self.path_of(known);
+        let pack = Pack::open(&self.layout, &path, known.id, known.is_condemned, known.head)?;
         Ok(Arc::clone(known.opened.get_or_init(|| Arc::new(pack))))
     }
 
@@ -247,12 +251,14 @@ impl Packs {
         pages.sort_by_cached_key(|(_, page)| index.order(page));
     }
 
-    /// All of them, opened, but for those that cannot be.
+    /// All of them, opened and checked, but for those that cannot be.
     pub(crate) fn all(&self) -> Vec<Arc<Pack>> {
         let known = self.index.read().packs().to_vec();
         known
             .iter()
-            .filter_map(|known| self.with(known, |pack| Ok(Arc::clone(pack))).ok().flatten())
+            .filter_map(|known| {
+                self.with(known, |pack| pack.check().map(|()| Arc::clone(pack))).ok().flatten()
+            })
             .collect()
     }
 
@@ -298,7 +304,7 @@ impl Packs {
         packs
             .into_iter()
             .filter_map(|(id, path)| {
-                let error = Pack::open(&self.layout, &path, id, false, &mut |_| ()).err()?;
+                let error = Pack::open_checked(&self.layout, &path, id, false, &mut |_| ()).err()?;
                 Some((path, error))
             })
             .collect()

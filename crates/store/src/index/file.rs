@@ -15,12 +15,12 @@ use crate::bytes::Parser;
 use crate::error::{At, Defect, Error};
 use crate::files::NewFile;
 use crate::layout::Layout;
-use crate::pack::PackId;
+use crate::pack::{HeadHash, PackId};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"WTRINDX\n";
 const HEADER_BYTES: u64 = 24;
-const ID_BYTES: u64 = 32;
+const PACK_BYTES: u64 = 64;
 const ENTRY_BYTES: u64 = 16;
 const CHECK_BYTES: u64 = 8;
 /// What is read or written at a time: it does not leave the processor's cache before it has been looked at twice.
@@ -49,7 +49,7 @@ impl PageIndex {
         out.put(&VERSION.to_le_bytes())?;
         out.put(&(self.packs.len() as u32).to_le_bytes())?;
         out.put(&(self.table.len() as u64).to_le_bytes())?;
-        self.packs.iter().try_for_each(|pack| out.put(&pack.id.0))?;
+        self.packs.iter().try_for_each(|pack| out.put(&[pack.id.0, pack.head.0].concat()))?;
         self.table.iter().try_for_each(|entry| out.put(&encode(entry)))?;
         out.finish()?.replace(&layout.index())
     }
@@ -109,10 +109,11 @@ fn read(path: &Path) -> Result<PageIndex, Error> {
     let header = input.take(HEADER_BYTES as usize).at("read", path)?;
     let (packs, entries) = counts(header, bytes).map_err(|defect| defect.of(path))?;
     let mut index = PageIndex { table: Table::with_room(entries as usize), ..PageIndex::default() };
-    for_each_piece(&mut input, u64::from(packs) * ID_BYTES, &mut |piece| {
-        piece.as_chunks().0.iter().for_each(|id| {
-            index.push(Arc::new(Known { id: PackId(*id), is_condemned: false, opened: OnceLock::new() }));
-        });
+    for_each_piece(&mut input, u64::from(packs) * PACK_BYTES, &mut |piece| {
+        for [id, head] in piece.as_chunks().0.as_chunks().0 {
+            let (id, head) = (PackId(*id), HeadHash(*head));
+            index.push(Arc::new(Known { id, is_condemned: false, head, opened: OnceLock::new() }));
+        }
     })
     .at("read", path)?;
     let (mut next, mut last, mut is_sound) = (0, 0, index.numbers.len() == packs as usize);
@@ -137,7 +138,7 @@ fn counts(header: &[u8], bytes: u64) -> Result<(u32, u64), Defect> {
     if magic == MAGIC && version > VERSION {
         return Err(Defect::NewerFormat(version));
     }
-    let expected = HEADER_BYTES + ID_BYTES * u64::from(packs) + CHECK_BYTES;
+    let expected = HEADER_BYTES + PACK_BYTES * u64::from(packs) + CHECK_BYTES;
     let sound = entries.checked_mul(ENTRY_BYTES).and_then(|all| all.checked_add(expected)) == Some(bytes);
     if (magic, version) != (MAGIC, VERSION) || !sound {
         return Err(Defect::new("its header is not the one that was written"));

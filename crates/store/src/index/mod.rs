@@ -15,7 +15,7 @@ use watari_types::PageHash;
 
 use crate::error::Error;
 use crate::layout::Layout;
-use crate::pack::{Pack, PackId};
+use crate::pack::{HeadHash, Pack, PackId};
 use table::{Entry, Table};
 
 /// A pack that is there, or was when it was last looked.
@@ -23,6 +23,8 @@ pub(crate) struct Known {
     pub(crate) id: PackId,
     /// Whether it is to go away.
     pub(crate) is_condemned: bool,
+    /// What was noted of its index when that was checked.
+    pub(crate) head: HeadHash,
     /// From when it is first used.
     pub(crate) opened: OnceLock<Arc<Pack>>,
 }
@@ -80,7 +82,7 @@ impl NewPacks {
     ) -> Result<(), Error> {
         let (number, before) = (self.packs.len() as u32, self.entries.len());
         let entries = &mut self.entries;
-        let opened = Pack::open(layout, path, id, is_condemned, &mut |names| {
+        let opened = Pack::open_checked(layout, path, id, is_condemned, &mut |names| {
             let first = (entries.len() - before) as u32;
             let entry = |(position, name)| Entry { beginning: beginning(name), pack: number, position };
             entries.extend((first..).zip(names).map(entry));
@@ -96,7 +98,8 @@ impl PageIndex {
     pub(crate) fn insert(&mut self, new: NewPacks) {
         let mut numbers = Vec::with_capacity(new.packs.len());
         for pack in new.packs {
-            let known = Known { id: pack.id, is_condemned: pack.is_condemned, opened: OnceLock::from(pack) };
+            let (id, is_condemned, head) = (pack.id, pack.is_condemned, pack.head);
+            let known = Known { id, is_condemned, head, opened: OnceLock::from(pack) };
             numbers.push((!self.has(known.id)).then(|| self.push(Arc::new(known))));
         }
         let renumbered = |entry: Entry| numbers[entry.pack as usize].map(|pack| Entry { pack, ..entry });
@@ -133,7 +136,7 @@ impl PageIndex {
         let Some(number) = self.numbers.get(&id) else { return };
         let known = &mut self.packs[*number as usize];
         if known.is_condemned != is_condemned {
-            *known = Arc::new(Known { id, is_condemned, opened: OnceLock::new() });
+            *known = Arc::new(Known { id, is_condemned, head: known.head, opened: OnceLock::new() });
         }
     }
 

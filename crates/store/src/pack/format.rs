@@ -106,8 +106,15 @@ impl Index {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes =
-            Vec::with_capacity(index_bytes(self.frames.len() as u32, self.pages.len() as u32) as usize);
+        let mut bytes = self.encode_head();
+        bytes.reserve_exact(size_of::<PageHash>() * self.pages.len());
+        bytes.extend(self.pages.iter().flat_map(|page| page.0));
+        bytes
+    }
+
+    /// All of it but the pages' names.
+    pub(crate) fn encode_head(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(index_bytes(self.frames.len() as u32, 0) as usize);
         bytes.extend((self.frames.len() as u32).to_le_bytes());
         bytes.extend((self.pages.len() as u32).to_le_bytes());
         for frame in &self.frames {
@@ -117,10 +124,18 @@ impl Index {
             bytes.extend((frame.kind as u16).to_le_bytes());
             bytes.extend(frame.hash);
         }
-        for page in &self.pages {
-            bytes.extend(page.0);
-        }
         bytes
+    }
+}
+
+/// The hash of the beginning of a pack's index: whoever knows it can tell without reading the names that it is the one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HeadHash(pub(crate) [u8; 32]);
+
+impl HeadHash {
+    /// Of its bytes.
+    pub(crate) fn of(head: &[u8]) -> HeadHash {
+        HeadHash(*blake3::hash(head).as_bytes())
     }
 }
 

@@ -8,7 +8,7 @@ mod reader;
 mod writer;
 
 pub(crate) use decoder::{Decoded, Decoder, add, broken};
-pub(crate) use format::{FRAME_BYTES, Kind, MAX_STORED_FRAME, PAGES_PER_FRAME, PackId};
+pub(crate) use format::{FRAME_BYTES, HeadHash, Kind, MAX_STORED_FRAME, PAGES_PER_FRAME, PackId};
 pub(crate) use reader::{Pack, names_of};
 pub(crate) use writer::Group;
 pub use writer::{PackStats, PackWriter};

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::support::*;
 
 const HEADER: usize = 24;
-const ID: usize = 32;
+const PACK: usize = 64;
 const ENTRY: usize = 16;
 const CHECK: usize = 8;
 
@@ -128,7 +128,7 @@ proptest! {
     ) {
         let scene = Scene::new();
         let (packs, entries) = scene.counts();
-        let start = HEADER + packs * ID;
+        let start = HEADER + packs * PACK;
         let mut all: Vec<[u8; ENTRY]> = scene.index[start..][..entries * ENTRY].as_chunks().0.to_vec();
         for (which, number, pack, position) in lies {
             let entry = &mut all[which.index(entries)];
