@@ -101,6 +101,18 @@ fn an_index_that_is_damaged_anywhere_is_as_good_as_none() {
 }
 
 #[test]
+fn what_is_noted_of_a_pack_and_is_wrong_hides_nothing() {
+    let scene = Scene::new();
+    let (packs, _) = scene.counts();
+    let mut index = scene.index.clone();
+    for pack in 0..packs {
+        // The hash of the beginning of its index, behind its id.
+        index[HEADER + pack * PACK + 32] ^= 1;
+    }
+    scene.check(&scene.open_with(&with_its_checksum(index)), "other hashes");
+}
+
+#[test]
 fn an_index_of_packs_that_are_gone_and_without_those_that_came_is_brought_up_to_date() {
     let scene = Scene::new();
     let store = scene.open_with(&scene.index);
