@@ -17,6 +17,7 @@ use watari_disk::{DeferredFlushes, Disk, Sealed};
 use watari_store::{Lease, SnapshotDraft};
 use watari_types::{Generation, PageSet, SnapshotId};
 
+use crate::costs;
 use crate::gather::{Gathered, Saved};
 use crate::instance::Instance;
 use crate::protocol::{Checkpointed, PauseParts, Progress};
@@ -95,7 +96,7 @@ fn capture(
     if let Some(tag) = tag {
         instance.history.refs().tag(tag, id, &lease)?;
     }
-    Ok(Checkpointed {
+    let done = Checkpointed {
         id,
         generation,
         pause_ms,
@@ -106,7 +107,9 @@ fn capture(
         rounds,
         pause,
         tracker: instance.ram.tracker().to_string(),
-    })
+    };
+    costs::note(&instance.home, &done);
+    Ok(done)
 }
 
 /// Copies what was written while the guest writes on. Returns the number of rounds.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use watari_qemu::Display;
 use watari_types::{ErrorKind, ErrorReport};
 
 use crate::protocol::{Reply, Request};
@@ -40,6 +41,18 @@ pub fn begin_lending(socket: &Path) -> Result<UnixStream, ErrorReport> {
     // Nothing follows the reply before something was wanted.
     let reader = stream.try_clone().map_err(silent)?;
     read_reply::<Value>(reader, |_| {}).map(|_| stream)
+}
+
+/// Asks the keeper behind `socket` for the machine's screen, and returns how that is to be had; over D-Bus it is on the
+/// connection.
+pub fn open_screen(socket: &Path) -> Result<(Display, UnixStream), ErrorReport> {
+    let mut stream = UnixStream::connect(socket).map_err(silent)?;
+    let mut line = serde_json::to_vec(&Request::Screen).map_err(|e| garbled(&e))?;
+    line.push(b'\n');
+    stream.write_all(&line).map_err(silent)?;
+    // Nothing follows the reply before something was said.
+    let reader = stream.try_clone().map_err(silent)?;
+    read_reply(reader, |_| {}).map(|display| (display, stream))
 }
 
 /// Reads reply lines until the last one.

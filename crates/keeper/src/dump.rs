@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use watari_disk::nbd::{Export, ReadOnly};
-use watari_qemu::Monitor;
+use watari_qemu::{Display, Monitor};
 use watari_store::{NodeKey, Snapshot};
 use watari_types::{PAGE_SIZE, RegionName, Retention, is_zero};
 
@@ -67,6 +67,8 @@ pub fn write_core(
         before: MachineState::new(),
         key: NodeKey::load_or_create(&node.node_key())?,
         settings: Settings::load(node)?,
+        // It never runs, and shows nothing.
+        display: Display::Vnc,
         search_path,
         home: place.clone(),
         node: node.clone(),

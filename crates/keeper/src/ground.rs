@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{MemfdFlags, memfd_create};
 use watari_disk::{Disk, Remains, nbd};
 use watari_qemu::{
-    AGENT_SOCKET, Accel, AccelProbe, BootFiles, GDB_SOCKET, Launch, MemoryBacking, Monitor, QMP_SOCKET, Qemu,
-    RAM_BLOCK_MAIN, RamBlock, SERIAL_SOCKET, VNC_SOCKET, plug_into,
+    AGENT_SOCKET, Accel, AccelProbe, BootFiles, DESKTOP_SOCKET, Display, GDB_SOCKET, Launch, MemoryBacking,
+    Monitor, QMP_SOCKET, Qemu, RAM_BLOCK_MAIN, RamBlock, SERIAL_SOCKET, VNC_SOCKET, plug_into,
 };
 use watari_ram::{Born, ProcessMemory, TrackerKind};
 use watari_store::{NodeKey, Store};
@@ -50,6 +50,8 @@ pub(crate) struct Ground {
     pub(crate) before: MachineState,
     pub(crate) key: NodeKey,
     pub(crate) settings: Settings,
+    /// What QEMU can show its machine with.
+    pub(crate) display: Display,
     /// Where to look for QEMU, as in `PATH`.
     pub(crate) search_path: OsString,
 }
@@ -263,7 +265,7 @@ impl Ground {
 
     /// Starts QEMU, and does not wait until it answers.
     fn launch(&self, memory: &GuestMemory, incoming: bool, gdb: bool) -> Result<Launched> {
-        for name in [QMP_SOCKET, VNC_SOCKET, SERIAL_SOCKET, AGENT_SOCKET, GDB_SOCKET] {
+        for name in [QMP_SOCKET, VNC_SOCKET, SERIAL_SOCKET, AGENT_SOCKET, DESKTOP_SOCKET, GDB_SOCKET] {
             remove_stale(&self.home.socket(name))?;
         }
         let binary = Qemu::locate(&self.search_path)?;
@@ -286,6 +288,7 @@ impl Ground {
             ready: false,
             held: false,
             gdb,
+            display: self.display,
             arriving: None,
             epoch: self.before.epoch.next(),
         };
@@ -352,6 +355,7 @@ impl Ground {
             identity: &self.identity(),
             vmgenid: random_id()?,
             incoming,
+            display: self.display,
             gdb,
         };
         Ok(launch.command(binary)?)

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! node/key                    the node's ed25519 key
+//! node/web-token, web-port    what lets people use the web page, and where it was last
 //! node/accel.json             which accelerator works here, found by booting
 //! machines/NAME/machine.toml  identity and configuration
 //! machines/NAME/state.json    what the machine is doing, rewritten atomically
 //! machines/NAME/network.json  whether a person plugged or pulled its cable, if anyone did
+//! machines/NAME/captures.jsonl  what its newest snapshots took to make: pauses, times, pages
 //! machines/NAME/lock          held by the one process that may change the machine
 //! machines/NAME/disk0.raw …   disks, with disk0.map beside them
 //! machines/NAME/boot/         kernel and initrd

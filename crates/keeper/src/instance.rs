@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use watari_disk::{DeferredFlushes, Disk, Hydration, Sealed, nbd};
-use watari_qemu::{Accel, Agent, Monitor, RunState, STATE_PATH};
+use watari_qemu::{Accel, Agent, Display, Monitor, RunState, STATE_PATH};
 use watari_ram::RemoteFd;
 use watari_store::{NodeKey, Regions};
 use watari_types::{Epoch, PageSet, SnapshotId};
@@ -78,6 +78,9 @@ pub(crate) struct InstanceRecord {
     /// Whether a debugger may stop and continue the guest.
     #[serde(default)]
     pub gdb: bool,
+    /// How it is asked what it shows.
+    #[serde(default)]
+    pub display: Display,
     /// What its memory is still being filled with.
     #[serde(default)]
     pub arriving: Option<ArrivingMemory>,

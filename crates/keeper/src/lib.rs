@@ -23,6 +23,7 @@
 mod arrival;
 mod capture;
 pub mod client;
+pub mod costs;
 mod dump;
 mod error;
 mod gather;
@@ -40,6 +41,7 @@ mod ram;
 pub mod record;
 mod rewind;
 mod run;
+mod screen;
 mod server;
 mod settings;
 mod staging;
@@ -54,7 +56,7 @@ pub use migrate::Loan;
 pub use process::{kill_if_same, process_started};
 pub use rewind::memory_of;
 pub use run::run;
-pub use settings::{Settings, Tracker};
+pub use settings::{Settings, Tracker, WebSettings};
 pub use unkept::has_unkept_disks;
 
 /// What goes wrong here is an [`enum@Error`].

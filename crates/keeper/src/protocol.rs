@@ -14,7 +14,7 @@ use watari_types::{ErrorReport, Generation, MachineName, NodeId, SnapshotId};
 
 use crate::record::{NetworkStart, Phase, Point};
 
-/// How a keeper brings its machine to life. Given as JSON on the command line: `watari keeper HOME TMPFS NAME START`.
+/// How a keeper brings its machine to life. Given as JSON on the command line: `watari keeper HOME TMPFS NAME START DISPLAY`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "how")]
 pub enum Start {
@@ -136,6 +136,9 @@ pub enum Request {
         /// The snapshot.
         snapshot: Point,
     },
+    /// Show me the machine's screen. → [`Display`](watari_qemu::Display): with `dbus` the connection is one with QEMU's display
+    /// from then on, with `vnc` it is at an end and QEMU listens at the socket `vnc`.
+    Screen,
     /// The screen as a PNG file. → `{"path": …}`, to be removed by the reader.
     Screenshot,
     /// Plug, unplug or replace the network card. → [`Status`].

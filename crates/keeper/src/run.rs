@@ -9,7 +9,7 @@ use std::process::{Child, ExitCode, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use watari_qemu::Event;
+use watari_qemu::{Display, Event};
 use watari_store::NodeKey;
 use watari_types::MachineName;
 
@@ -22,6 +22,7 @@ use crate::migrate::Lender;
 use crate::process::wait_for_exit;
 use crate::protocol::{Reply, Start, Started};
 use crate::record::{MachineFile, MachineState, Phase};
+use crate::screen::Source;
 use crate::server::{self, Desk};
 use crate::settings::Settings;
 use crate::status::Board;
@@ -31,9 +32,9 @@ use crate::{Error, Result};
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Runs one machine until it ends, as the process `watari keeper`. Says on standard output how the start went
-/// (see [`crate::protocol`]) and then closes it.
-pub fn run(home: &Path, tmpfs: &Path, name: MachineName, start: Start) -> ExitCode {
-    match live(home, tmpfs, &name, &start) {
+/// (see [`crate::protocol`]) and then closes it. A QEMU that it starts has that `display`.
+pub fn run(home: &Path, tmpfs: &Path, name: MachineName, start: Start, display: Display) -> ExitCode {
+    match live(home, tmpfs, &name, &start, display) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let report = error.report();
@@ -44,7 +45,7 @@ pub fn run(home: &Path, tmpfs: &Path, name: MachineName, start: Start) -> ExitCo
     }
 }
 
-fn live(home: &Path, tmpfs: &Path, name: &MachineName, start: &Start) -> Result<()> {
+fn live(home: &Path, tmpfs: &Path, name: &MachineName, start: &Start, display: Display) -> Result<()> {
     let began = Instant::now();
     let node = Home::open(home, tmpfs)?;
     let home = node.machine(name);
@@ -55,6 +56,7 @@ fn live(home: &Path, tmpfs: &Path, name: &MachineName, start: &Start) -> Result<
         before: MachineState::load(&home)?,
         key: NodeKey::load_or_create(&node.node_key())?,
         settings: Settings::load(&node)?,
+        display,
         search_path: std::env::var_os("PATH").unwrap_or_default(),
         home: home.clone(),
         node,
@@ -90,6 +92,7 @@ fn attend(
         ending: ending.clone(),
         qemu: (instance.record.qemu_pid, instance.record.qemu_started),
         lender: Lender::of(&instance),
+        screen: Source::of(&instance),
         instance: Arc::new(Mutex::new(instance)),
     };
     let instance = Arc::clone(&desk.instance);

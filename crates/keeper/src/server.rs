@@ -17,6 +17,7 @@ use crate::protocol::{Progress, Reply, Request};
 use crate::record::Phase;
 use crate::rewind;
 use crate::run::{Ending, spawn};
+use crate::screen::Source;
 use crate::status::Board;
 use crate::{Error, Result};
 
@@ -30,6 +31,8 @@ pub(crate) struct Desk {
     pub(crate) board: Board,
     pub(crate) ending: Ending,
     pub(crate) qemu: (u32, u64),
+    /// Beside the instance: a capture that takes long is no reason to see nothing.
+    pub(crate) screen: Source,
     /// Beside the instance: what is lent is wanted also while the guest is captured.
     pub(crate) lender: Lender,
 }
@@ -61,6 +64,11 @@ impl Desk {
                 out.send(&Reply::Done(serde_json::Value::Null))?;
                 self.lender.serve(stream.try_clone()?, || self.board.phase() == Phase::Paused)
             }
+            // Whoever asked speaks first, once it has read the answer: QEMU has nothing to say before.
+            Ok(Request::Screen) => match self.screen.show_to(&stream).and_then(|seen| json(&seen)) {
+                Ok(value) => out.send(&Reply::Done(value)),
+                Err(error) => out.send(&Reply::Error(error.report())),
+            },
             Ok(request) => match self.answer(request, &mut out) {
                 Ok(value) => out.send(&Reply::Done(value)),
                 Err(error) => out.send(&Reply::Error(error.report())),
@@ -85,7 +93,7 @@ impl Desk {
 
     fn answer(&self, request: Request, out: &mut Lines<'_>) -> Result<serde_json::Value> {
         match request {
-            Request::Status | Request::Watch | Request::Lend => {}
+            Request::Status | Request::Watch | Request::Lend | Request::Screen => {}
             Request::Checkpoint { message, tag } => {
                 let mut instance = self.instance();
                 let done = capture::checkpoint(&mut instance, &message, tag.as_deref(), &mut |progress| {

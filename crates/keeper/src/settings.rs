@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use watari_qemu::Accel;
@@ -21,6 +22,22 @@ pub struct Settings {
     pub accelerator: Option<Accel>,
     /// How the node is reached by others of its mesh.
     pub mesh: MeshSettings,
+    /// Where the web page is.
+    pub web: WebSettings,
+}
+
+/// Where browsers find the web page, if not on 127.0.0.1.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebSettings {
+    /// Where it listens, as `"0.0.0.0:8443"`.
+    pub listen: Option<SocketAddr>,
+    /// What it is called, if not by an address or `localhost`: the names in the certificate, or those of a proxy before it.
+    pub names: Vec<String>,
+    /// The certificate, with those that lead from it to one that browsers know: a file of PEM.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, likewise.
+    pub key: Option<PathBuf>,
 }
 
 /// How a node is reached by others, if not by what it finds itself.

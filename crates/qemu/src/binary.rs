@@ -68,6 +68,18 @@ impl From<Version> for String {
     }
 }
 
+/// How a QEMU can be asked what its machine shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Display {
+    /// Over D-Bus ([`Monitor::serve_display`](crate::Monitor::serve_display)): it says what changes when it does, and shares the
+    /// memory that it draws into.
+    Dbus,
+    /// Over VNC alone ([`VNC_SOCKET`](crate::VNC_SOCKET)).
+    #[default]
+    Vnc,
+}
+
 /// An installed QEMU that is new enough.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Qemu {
@@ -75,6 +87,8 @@ pub struct Qemu {
     pub binary: PathBuf,
     /// Its version.
     pub version: Version,
+    /// The best display that it can have; D-Bus is a package of its own with some distributions.
+    pub display: Display,
 }
 
 impl Qemu {
@@ -111,7 +125,8 @@ impl Qemu {
         if version < NEEDED {
             return Err(Error::TooOld { binary: binary.to_owned(), found: version, need: NEEDED });
         }
-        Ok(Qemu { binary: binary.to_owned(), version })
+        let displays = ask(binary, &["-display", "help"])?;
+        Ok(Qemu { binary: binary.to_owned(), version, display: parse_display(&displays) })
     }
 
     /// The versioned Q35 machine types it offers, oldest first.
@@ -191,6 +206,10 @@ fn parse_version(answer: &str) -> Option<Version> {
     rest.split([' ', '(', '-']).next()?.parse().ok()
 }
 
+fn parse_display(help: &str) -> Display {
+    if help.lines().any(|line| line.trim() == "dbus") { Display::Dbus } else { Display::Vnc }
+}
+
 fn parse_machine_types(help: &str) -> Vec<String> {
     let mut types: Vec<(Version, String)> = help
         .lines()
@@ -239,13 +258,17 @@ mod tests {
         assert_eq!(finder.find().unwrap().version.to_string(), "9.1.0");
         let asked = folder.path().join("asked");
         let script =
-            format!("#!/bin/sh\necho x >>{}\necho 'QEMU emulator version 10.2.0'\n", asked.display());
+            format!("#!/bin/sh\necho $* >>{}\necho 'QEMU emulator version 10.2.0'\n", asked.display());
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         for _ in 0..3 {
             assert_eq!(finder.find().unwrap().version.to_string(), "10.2.0");
         }
-        assert_eq!(std::fs::read_to_string(asked).unwrap(), "x\n");
+        assert_eq!(
+            std::fs::read_to_string(asked).unwrap(),
+            "--version\n-display help\n",
+            "once for all three"
+        );
     }
 }

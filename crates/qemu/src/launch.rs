@@ -9,8 +9,10 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use watari_types::{Boot, MachineConfig};
 
-use crate::layout::{self, AGENT_CHARDEV, SERIAL_CHARDEV, disk_id, disk_thread, nic_backend};
-use crate::{Accel, Error, RAM_BLOCK_MAIN, inherit};
+use crate::layout::{
+    self, AGENT_CHARDEV, DESKTOP_CHARDEV, SERIAL_CHARDEV, disk_id, disk_thread, nic_backend,
+};
+use crate::{Accel, Display, Error, RAM_BLOCK_MAIN, inherit};
 
 /// Where a running QEMU has the file of its main memory open, as that process sees it.
 pub const MEMORY_PATH: &str = "/proc/self/fd/60";
@@ -29,6 +31,8 @@ pub const VNC_SOCKET: &str = "vnc";
 pub const SERIAL_SOCKET: &str = "serial";
 /// The guest agent's socket, in [`Launch::run_dir`].
 pub const AGENT_SOCKET: &str = "agent";
+/// The desktop agent's socket (what spice-vdagent speaks), in [`Launch::run_dir`], for machines whose layout has one.
+pub const DESKTOP_SOCKET: &str = "vdagent";
 /// The debugger's socket, in [`Launch::run_dir`], where there is one.
 pub const GDB_SOCKET: &str = "gdb";
 
@@ -96,6 +100,8 @@ pub struct Launch<'a> {
     /// A tap for each of its network cards (see [`plug_into`](crate::plug_into)), or none: then they are in a network of QEMU's
     /// own.
     pub taps: &'a [OwnedFd],
+    /// How it can be asked what it shows. A VNC server there always is.
+    pub display: Display,
     /// Whether a debugger may attach at [`GDB_SOCKET`], with gdb's remote protocol. It stops and continues the guest as
     /// it likes.
     pub gdb: bool,
@@ -137,7 +143,7 @@ impl Launch<'_> {
         self.machine(&mut args)?;
         self.boot(&mut args)?;
         self.backends(&mut args)?;
-        for device in layout::layout_1(self.config, &uuid(&self.vmgenid)) {
+        for device in layout::devices(self.config, &uuid(&self.vmgenid)) {
             args.json("-device", &device);
         }
         if self.incoming {
@@ -218,7 +224,13 @@ impl Launch<'_> {
             "-object",
             &json!({"qom-type": "rng-random", "id": "rng0-source", "filename": "/dev/urandom"}),
         );
-        args.pair("-display", "none");
+        args.pair(
+            "-display",
+            match self.display {
+                Display::Dbus => "dbus,p2p=yes",
+                Display::Vnc => "none",
+            },
+        );
         args.pair("-vnc", format!("unix:{}", self.socket(VNC_SOCKET)?));
         let socket = |name| Ok(format!("path={},server=on,wait=off", self.socket(name)?));
         args.pair("-chardev", format!("socket,id=qmp0,{}", socket(QMP_SOCKET)?));
@@ -232,6 +244,9 @@ impl Launch<'_> {
             ),
         );
         args.pair("-chardev", format!("socket,id={AGENT_CHARDEV},{}", socket(AGENT_SOCKET)?));
+        if layout::has_desktop_port(self.config.device_layout) {
+            args.pair("-chardev", format!("socket,id={DESKTOP_CHARDEV},{}", socket(DESKTOP_SOCKET)?));
+        }
         for (index, path) in self.disks.iter().enumerate() {
             args.json("-object", &json!({"qom-type": "iothread", "id": disk_thread(index)}));
             args.json(

@@ -1,7 +1,7 @@
-//! The devices of a machine and where they sit: layout 1.
+//! The devices of a machine and where they sit: layouts 1 and 2.
 //!
 //! Guests remember device addresses and snapshots contain device state by address, so nothing in a layout that
-//! was ever released may change. A new set of devices is a new layout with a new number, next to this one.
+//! was ever released may change. A new set of devices is a new layout with a new number, next to these.
 //!
 //! ```text
 //! pcie.0  01 VGA, 16 MiB                      08…0f  virtio-blk disk0…disk7
@@ -9,6 +9,9 @@
 //!         03 virtio-balloon                          net0…net7 behind it, so that it can be replaced
 //!         04 virtio-serial (guest agent)      1f     the chipset
 //! isa     serial0 at 3f8, irq 4        no slot: vmgenid0, fw_cfg opt/org.watari/identity
+//!
+//! from 2  05 xhci, and a tablet on it: a pointer that is where the person's is
+//!         04 virtio-serial (desktop agent, port 2)
 //! ```
 
 use serde_json::{Value, json};
@@ -17,7 +20,7 @@ use watari_types::MachineConfig;
 use crate::Error;
 
 /// The number of the layout that new machines get.
-pub const DEVICE_LAYOUT: u32 = 1;
+pub const DEVICE_LAYOUT: u32 = 2;
 /// How many disks a machine may have.
 pub const MAX_DISKS: usize = 8;
 /// How many network cards a machine may have.
@@ -34,8 +37,11 @@ pub const CPU_MODEL: &str = "x86-64-v2";
 /// Names of character devices in the layout, to be defined by whoever builds the command line.
 pub(crate) const SERIAL_CHARDEV: &str = "serial0";
 pub(crate) const AGENT_CHARDEV: &str = "agent0";
-/// The name under which a Linux guest looks for the port of its agent.
+pub(crate) const DESKTOP_CHARDEV: &str = "desktop0";
+/// The name under which a Linux guest looks for the port of its agent,
 const AGENT_PORT: &str = "org.qemu.guest_agent.0";
+/// and for that of the one that shares the clipboard.
+const DESKTOP_PORT: &str = "com.redhat.spice.0";
 
 /// A kernel that QEMU loads takes boot index 0.
 const FIRST_BOOT_INDEX: usize = 1;
@@ -43,9 +49,9 @@ const FIRST_BOOT_INDEX: usize = 1;
 /// Refuses machines that no layout describes.
 pub(crate) fn check(config: &MachineConfig) -> Result<(), Error> {
     let refuse = |reason: String| Err(Error::Config(reason));
-    if config.device_layout != DEVICE_LAYOUT {
+    if !(1..=DEVICE_LAYOUT).contains(&config.device_layout) {
         return refuse(format!(
-            "its devices are of layout {}, and only layout {DEVICE_LAYOUT} is known",
+            "its devices are of layout {}, and only those up to {DEVICE_LAYOUT} are known",
             config.device_layout
         ));
     }
@@ -70,8 +76,31 @@ pub(crate) fn cpu(model: &str) -> Result<&'static str, Error> {
     }
 }
 
-/// Every device of layout 1, in the order in which QEMU creates them.
-pub(crate) fn layout_1(config: &MachineConfig, vmgenid: &str) -> Vec<Value> {
+/// Every device of a machine, in the order in which QEMU creates them.
+pub(crate) fn devices(config: &MachineConfig, vmgenid: &str) -> Vec<Value> {
+    let mut devices = layout_1(config, vmgenid);
+    if config.device_layout >= 2 {
+        devices.extend(added_by_layout_2());
+    }
+    devices
+}
+
+/// A virtio tablet would be there for Linux alone, and save the state of 1,024 queues.
+fn added_by_layout_2() -> [Value; 3] {
+    [
+        json!({"driver": "qemu-xhci", "id": "usb0", "bus": "pcie.0", "addr": "0x5", "p2": 4, "p3": 4}),
+        json!({"driver": "usb-tablet", "id": "tablet0", "bus": "usb0.0", "port": "1"}),
+        json!({"driver": "virtserialport", "id": "desktop0", "bus": "vserial0.0", "nr": 2,
+            "chardev": DESKTOP_CHARDEV, "name": DESKTOP_PORT}),
+    ]
+}
+
+/// Whether machines of that layout have a port for a desktop agent.
+pub(crate) fn has_desktop_port(layout: u32) -> bool {
+    layout >= 2
+}
+
+fn layout_1(config: &MachineConfig, vmgenid: &str) -> Vec<Value> {
     // A modern virtio-pci device saves the state of 1,024 queues, whether it has them or not: 30 KB and half a
     // millisecond of every pause. Devices whose speed does not matter are legacy ones, which save what they have.
     let mut devices = vec![

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Qemu::find_in ─► Launch::command ─► (spawn, elsewhere) ─► Monitor::connect
-//!                     │ layout 1                              │ stop · save_devices · cont
+//!                     │ layouts                               │ stop · save_devices · cont
 //!                     │ memory fd 60, state fd 61             │ ram_blocks · load_devices
 //!                     ▼                                       ▼
 //!                   argv of QEMU                            QMP, guest Agent
@@ -28,13 +28,13 @@ mod ram_blocks;
 
 pub use accel::{Accel, AccelProbe, PROBE_APPEND, PROBE_MARKER, probe_accel};
 pub use agent::Agent;
-pub use binary::{NEEDED, Qemu, QemuFinder, Version};
+pub use binary::{Display, NEEDED, Qemu, QemuFinder, Version};
 pub use bridge::{bridges_allowed, plug_into};
 pub use channel::{Event, Monitor};
 pub use error::Error;
 pub use launch::{
-    AGENT_SOCKET, BootFiles, GDB_SOCKET, IDENTITY_BYTES, Launch, MEMORY_PATH, MemoryBacking, QMP_SOCKET,
-    SERIAL_SOCKET, STATE_PATH, VNC_SOCKET,
+    AGENT_SOCKET, BootFiles, DESKTOP_SOCKET, GDB_SOCKET, IDENTITY_BYTES, Launch, MEMORY_PATH, MemoryBacking,
+    QMP_SOCKET, SERIAL_SOCKET, STATE_PATH, VNC_SOCKET,
 };
 pub use layout::{CPU_MODEL, DEVICE_LAYOUT, MAX_DISKS, MAX_NICS};
 pub use machine::RunState;

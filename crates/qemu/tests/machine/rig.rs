@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use watari_qemu::{
-    Accel, BootFiles, CPU_MODEL, DEVICE_LAYOUT, Launch, MemoryBacking, Monitor, QMP_SOCKET, Qemu,
+    Accel, BootFiles, CPU_MODEL, DEVICE_LAYOUT, Display, Launch, MemoryBacking, Monitor, QMP_SOCKET, Qemu,
     RAM_BLOCK_MAIN, RamBlock, SERIAL_SOCKET, STATE_PATH,
 };
 use watari_types::{Boot, DiskConfig, MachineConfig, MachineId, NicConfig, Region};
@@ -165,6 +165,7 @@ impl Instance {
             identity: variant.identity,
             vmgenid: variant.vmgenid,
             incoming: variant.incoming,
+            display: Display::Vnc,
             gdb: false,
         };
         let process = Process(launch.command(&qemu().binary).unwrap().spawn().unwrap());
