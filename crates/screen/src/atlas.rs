@@ -26,10 +26,16 @@ const PALETTE: usize = 256;
 
 /// Why a plan could not be turned into bytes: a library refused its own picture.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("a part of the screen could not be encoded as {format}: {reason}")]
+#[error("what the screen shows could not be encoded as {format}: {reason}")]
 pub struct EncodeError {
     format: &'static str,
     reason: String,
+}
+
+impl EncodeError {
+    pub(crate) fn new(format: &'static str, reason: String) -> EncodeError {
+        EncodeError { format, reason }
+    }
 }
 
 /// The pixels of a plan; of what it has none, no bytes.
@@ -48,41 +54,58 @@ struct Recipe {
     rough: Vec<At>,
 }
 
-type Encoding = Arc<OnceLock<Result<Atlases, EncodeError>>>;
+/// The pixels of a plan, on their way into its atlases.
+struct Work {
+    /// Until they are encoded.
+    sheets: Mutex<Option<Sheets>>,
+    encoded: OnceLock<Result<Atlases, EncodeError>>,
+}
+
+/// The exact and the rough blocks, as far as there are any.
+struct Sheets {
+    exact: Option<Sheet>,
+    rough: Option<Sheet>,
+    quality: u8,
+}
 
 /// Turns plans into bytes, for all viewers of one screen.
 pub struct Studio {
-    kept: Mutex<LruCache<Recipe, Encoding>>,
-    encoded: AtomicU64,
+    kept: Mutex<LruCache<Recipe, Arc<Work>>>,
+    encoded: Arc<AtomicU64>,
+}
+
+/// A plan with the pixels that it takes: the picture may change from now on.
+pub struct Prepared {
+    number: u32,
+    size: (u32, u32),
+    plan: Plan,
+    work: Arc<Work>,
+    encoded: Arc<AtomicU64>,
 }
 
 impl Default for Studio {
     fn default() -> Studio {
-        Studio { kept: Mutex::new(LruCache::new(KEPT)), encoded: AtomicU64::new(0) }
+        Studio { kept: Mutex::new(LruCache::new(KEPT)), encoded: Arc::default() }
     }
 }
 
 impl Studio {
-    /// The message that tells a viewer what to do, see `docs/SCREEN.md`. Who asks for what somebody else has just asked for waits for
-    /// that.
-    ///
-    /// # Errors
-    /// The viewer does not get what the plan says, and is to begin anew.
-    pub fn message(&self, number: u32, grid: &Grid, plan: &Plan) -> Result<Vec<u8>, EncodeError> {
+    /// Copies what it takes of the picture for a plan, unless somebody else has just needed the same. That is quick.
+    pub fn prepare(&self, number: u32, grid: &Grid, plan: Plan) -> Prepared {
         let (exact, rough) = (plan.exact(), plan.rough());
         let quality = if rough.is_empty() { 0 } else { plan.quality };
         let recipe = Recipe { version: grid.version(), quality, exact, rough };
-        let encoding = {
-            let mut kept = self.kept.lock();
-            Arc::clone(kept.get_or_insert(recipe.clone(), Encoding::default))
-        };
-        let encode = || {
-            self.encoded.fetch_add(1, Ordering::Relaxed);
-            encode(grid, &recipe)
-        };
-        let atlases = encoding.get_or_init(encode).as_ref().map_err(Clone::clone)?;
         let size = (grid.picture().width(), grid.picture().height());
-        Ok(message::write(number, size, plan, atlases))
+        let mut kept = self.kept.lock();
+        let work = match kept.get(&recipe) {
+            Some(work) => Arc::clone(work),
+            None => {
+                let work = Arc::new(Work::new(grid, &recipe));
+                kept.put(recipe, Arc::clone(&work));
+                work
+            }
+        };
+        Prepared { number, size, plan, work, encoded: Arc::clone(&self.encoded) }
     }
 
     /// How many plans' pixels were encoded so far.
@@ -91,15 +114,37 @@ impl Studio {
     }
 }
 
-fn encode(grid: &Grid, recipe: &Recipe) -> Result<Atlases, EncodeError> {
-    let mut atlases = Atlases::default();
-    if !recipe.exact.is_empty() {
-        atlases.exact = exactly(&Sheet::of(grid, &recipe.exact))?;
+impl Prepared {
+    /// The message that tells a viewer what to do, see `docs/SCREEN.md`. Takes as long as encoding does. Who asks for what somebody
+    /// else has just asked for waits for that.
+    ///
+    /// # Errors
+    /// The viewer does not get what the plan says, and is to begin anew.
+    pub fn message(&self) -> Result<Vec<u8>, EncodeError> {
+        let encode = || {
+            self.encoded.fetch_add(1, Ordering::Relaxed);
+            self.work.sheets.lock().take().map_or_else(|| Ok(Atlases::default()), |sheets| sheets.encode())
+        };
+        let atlases = self.work.encoded.get_or_init(encode).as_ref().map_err(Clone::clone)?;
+        Ok(message::write(self.number, self.size, &self.plan, atlases))
     }
-    if !recipe.rough.is_empty() {
-        atlases.rough = roughly(&Sheet::of(grid, &recipe.rough), recipe.quality)?;
+}
+
+impl Work {
+    fn new(grid: &Grid, recipe: &Recipe) -> Work {
+        let sheet = |blocks: &[At]| (!blocks.is_empty()).then(|| Sheet::of(grid, blocks));
+        let sheets =
+            Sheets { exact: sheet(&recipe.exact), rough: sheet(&recipe.rough), quality: recipe.quality };
+        Work { sheets: Mutex::new(Some(sheets)), encoded: OnceLock::new() }
     }
-    Ok(atlases)
+}
+
+impl Sheets {
+    fn encode(&self) -> Result<Atlases, EncodeError> {
+        let exact = self.exact.as_ref().map(exactly).transpose()?.unwrap_or_default();
+        let rough = self.rough.as_ref().map(|sheet| roughly(sheet, self.quality)).transpose()?;
+        Ok(Atlases { exact, rough: rough.unwrap_or_default() })
+    }
 }
 
 /// Blocks in rows, what is beyond the edges of the screen black.
@@ -160,7 +205,7 @@ impl Sheet {
 }
 
 fn exactly(sheet: &Sheet) -> Result<Vec<u8>, EncodeError> {
-    let failed = |error: png::EncodingError| EncodeError { format: "PNG", reason: error.to_string() };
+    let failed = |error: png::EncodingError| EncodeError::new("PNG", error.to_string());
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, sheet.width, sheet.height);
     encoder.set_depth(BitDepth::Eight);

@@ -12,17 +12,24 @@
 //! in between, and nothing waits in a queue. What is sent is decided without I/O and without a clock ([`Viewer`]).
 
 mod atlas;
+pub mod clipboard;
 mod display;
 mod grid;
+mod keys;
 mod message;
 mod picture;
 mod plan;
 mod scroll;
+mod thumbnail;
+mod typing;
 mod viewer;
 
-pub use atlas::{EncodeError, Studio};
+pub use atlas::{EncodeError, Prepared, Studio};
 pub use display::{Button, Display, DisplayError, Screen};
 pub use grid::{At, BLOCK, Grid};
+pub use keys::qnum;
 pub use picture::{LARGEST, Picture, Rect};
 pub use plan::{Op, Plan};
+pub use thumbnail::thumbnail;
+pub use typing::{CannotType, Layout, PACE, Stroke, layouts, strokes};
 pub use viewer::{SLOTS, Viewer};

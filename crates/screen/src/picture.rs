@@ -71,6 +71,17 @@ impl Picture {
         &mut self.pixels[span]
     }
 
+    /// Sets pixels of one row, from `x` on, to what QEMU has of them: four bytes each, blue first.
+    ///
+    /// # Panics
+    /// If they are not within it.
+    pub(crate) fn put(&mut self, x: u32, y: u32, bytes: &[u8]) {
+        let pixels = bytes.as_chunks::<4>().0;
+        for (pixel, bytes) in self.row_mut(x, y, pixels.len() as u32).iter_mut().zip(pixels) {
+            *pixel = u32::from_le_bytes(*bytes) & 0xff_ffff;
+        }
+    }
+
     /// Moves rows of pixels within it: `to` has then what was `down` rows above it (below it, where that is negative).
     ///
     /// # Panics

@@ -13,13 +13,16 @@ const WORTH: usize = 8;
 
 /// How to get part of the picture from what is shown: for each column of blocks the hashes of its strips, as
 /// [`Grid::strips`] has them, and zero where that is not known. In the order in which it is to be done. All of it goes the same way.
-pub(crate) fn find(grid: &Grid, shown: &[u64]) -> Vec<Op> {
+/// `is_settled` says of a column and a row that it is shown roughly as it is to be: it has not moved, whatever is elsewhere.
+pub(crate) fn find(grid: &Grid, shown: &[u64], is_settled: impl Fn(u32, usize) -> bool) -> Vec<Op> {
     let height = grid.picture().height() as usize;
     let columns = || (0..grid.columns()).zip(shown.chunks_exact(height));
-    let Some(down) = direction(grid, columns()) else { return Vec::new() };
+    let has_changed =
+        |column, y: usize, shown: &[u64]| grid.strips(column)[y] != shown[y] && !is_settled(column, y);
+    let Some(down) = direction(grid, columns(), &has_changed) else { return Vec::new() };
     let mut found: Vec<(u32, u32, Range<usize>)> = Vec::new();
     for (column, shown) in columns() {
-        for run in runs(grid.strips(column), shown, down) {
+        for run in runs(grid.strips(column), shown, down, |y| has_changed(column, y, shown)) {
             let beside =
                 found.iter_mut().find(|(first, count, rows)| first + *count == column && *rows == run);
             match beside {
@@ -41,11 +44,15 @@ pub(crate) fn find(grid: &Grid, shown: &[u64]) -> Vec<Op> {
 }
 
 /// Which way most of what has moved went.
-fn direction<'a>(grid: &Grid, columns: impl Iterator<Item = (u32, &'a [u64])>) -> Option<i32> {
+fn direction<'a>(
+    grid: &Grid,
+    columns: impl Iterator<Item = (u32, &'a [u64])>,
+    has_changed: &impl Fn(u32, usize, &[u64]) -> bool,
+) -> Option<i32> {
     let mut votes: HashMap<i32, u32> = HashMap::new();
     for (column, shown) in columns {
         let wanted = grid.strips(column);
-        let changed: Vec<usize> = (0..wanted.len()).filter(|y| wanted[*y] != shown[*y]).collect();
+        let changed: Vec<usize> = (0..wanted.len()).filter(|y| has_changed(column, *y, shown)).collect();
         if changed.len() < WORTH {
             continue;
         }
@@ -66,7 +73,7 @@ fn direction<'a>(grid: &Grid, columns: impl Iterator<Item = (u32, &'a [u64])>) -
 }
 
 /// The rows of a column that are shown `down` rows above where they are wanted, and not where they are wanted.
-fn runs(wanted: &[u64], shown: &[u64], down: i32) -> Vec<Range<usize>> {
+fn runs(wanted: &[u64], shown: &[u64], down: i32, has_changed: impl Fn(usize) -> bool) -> Vec<Range<usize>> {
     let fits = |y: usize| {
         let from = y.checked_add_signed(-down as isize);
         from.and_then(|from| shown.get(from)).is_some_and(|hash| *hash == wanted[y])
@@ -78,7 +85,7 @@ fn runs(wanted: &[u64], shown: &[u64], down: i32) -> Vec<Range<usize>> {
         while y < wanted.len() && fits(y) {
             y += 1;
         }
-        let changed = || (start..y).filter(|at| wanted[*at] != shown[*at]);
+        let changed = || (start..y).filter(|at| has_changed(*at));
         if let (Some(first), Some(last)) = (changed().next(), changed().next_back())
             && changed().count() >= WORTH
         {

@@ -102,7 +102,7 @@ impl Viewer {
             self.begin(grid, size);
             plan.begins = true;
         } else {
-            plan.ops = scroll::find(grid, &self.shown);
+            plan.ops = self.scrolls(grid);
             plan.ops.iter().for_each(|copy| self.copy(grid, copy));
         }
         self.add_blocks(grid, now, &mut plan.ops);
@@ -120,6 +120,11 @@ impl Viewer {
         if let Some(newest) = self.underway.back_mut() {
             newest.bytes = bytes;
         }
+    }
+
+    /// It is to begin anew: what it shows is of another screen, or is not known.
+    pub fn begin_anew(&mut self) {
+        self.size = (0, 0);
     }
 
     /// It shows an update, and so all before that.
@@ -142,6 +147,15 @@ impl Viewer {
     pub fn is_exact(&self, grid: &Grid) -> bool {
         (grid.picture().width(), grid.picture().height()) == self.size
             && grid.all().all(|(at, _)| self.shows(grid, at))
+    }
+
+    /// What has scrolled.
+    fn scrolls(&self, grid: &Grid) -> Vec<Op> {
+        let contents: Vec<u128> = grid.all().map(|(_, block)| block.content).collect();
+        scroll::find(grid, &self.shown, |column, y| {
+            let index = (y as u32 / BLOCK * grid.columns() + column) as usize;
+            self.roughly[index] == contents[index]
+        })
     }
 
     fn begin(&mut self, grid: &Grid, size: (u32, u32)) {

@@ -4,7 +4,7 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,24 +19,36 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const A: u32 = 0x1e;
 const B: u32 = 0x30;
 
+/// How a machine's display is spoken to.
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    Dbus,
+    Vnc,
+}
+
 /// A process that is ended with the test.
 struct Ended(Child);
 
 struct Machine {
     qemu: Ended,
     monitor: Monitor,
+    vnc: PathBuf,
 }
 
 impl Machine {
-    fn start(folder: &Path) -> Machine {
+    /// One with a PS/2 keyboard and mouse, or with what there is of `devices` instead.
+    fn start(folder: &Path, devices: &[&str]) -> Machine {
         let mut sector = [0; 512];
         sector[..TYPES.len()].copy_from_slice(&TYPES);
         sector[510..].copy_from_slice(&[0x55, 0xaa]);
-        let (disk, socket) = (folder.join("disk"), folder.join("qmp"));
+        let (disk, socket, vnc) = (folder.join("disk"), folder.join("qmp"), folder.join("vnc"));
+        let machine = if devices.is_empty() { "pc,accel=tcg" } else { "pc,accel=tcg,i8042=off" };
         std::fs::write(&disk, sector).unwrap();
         let qemu = Command::new("qemu-system-x86_64")
-            .args(["-nodefaults", "-machine", "pc,accel=tcg", "-m", "16", "-display", "dbus,p2p=yes"])
+            .args(["-nodefaults", "-machine", machine, "-m", "16", "-display", "dbus,p2p=yes"])
+            .args(["-vnc", &format!("unix:{}", vnc.display())])
             .args(["-device", "VGA"])
+            .args(devices.iter().flat_map(|device| ["-device", device]))
             .args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())])
             .args(["-drive", &format!("file={},format=raw,if=ide", disk.display())])
             .stdin(Stdio::null())
@@ -45,13 +57,18 @@ impl Machine {
         let mut qemu = Ended(qemu);
         let monitor = Monitor::connect(&socket, Instant::now() + PATIENCE);
         let monitor = monitor.unwrap_or_else(|error| panic!("{error}: {:?}", qemu.0.try_wait()));
-        Machine { qemu, monitor }
+        Machine { qemu, monitor, vnc }
     }
 
-    async fn display(&self) -> Display {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        self.monitor.serve_display(theirs.as_fd()).unwrap();
-        Display::open(ours).await.unwrap()
+    async fn display(&self, over: Over) -> Display {
+        match over {
+            Over::Dbus => {
+                let (ours, theirs) = UnixStream::pair().unwrap();
+                self.monitor.serve_display(theirs.as_fd()).unwrap();
+                Display::dbus(ours).await.unwrap()
+            }
+            Over::Vnc => Display::vnc(UnixStream::connect(&self.vnc).unwrap()).await.unwrap(),
+        }
     }
 }
 
@@ -87,9 +104,19 @@ async fn press(display: &Display, key: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_machine_shows_is_seen_and_what_is_typed_is_shown() {
+    is_seen_and_typed_to(Over::Dbus, Over::Vnc).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_it_is_where_qemu_has_nothing_but_vnc() {
+    is_seen_and_typed_to(Over::Vnc, Over::Dbus).await;
+    is_seen_and_typed_to(Over::Vnc, Over::Vnc).await;
+}
+
+async fn is_seen_and_typed_to(first: Over, second: Over) {
     let folder = tempfile::tempdir().unwrap();
-    let mut machine = Machine::start(folder.path());
-    let display = machine.display().await;
+    let mut machine = Machine::start(folder.path(), &[]);
+    let display = machine.display(first).await;
     let screen = display.screen();
     until(screen, "what the firmware says", |grid| lit(grid) > 500).await;
     // It has read the disk by then, or is about to: what is typed too early is lost.
@@ -112,7 +139,7 @@ async fn what_a_machine_shows_is_seen_and_what_is_typed_is_shown() {
     display.button(Button::Left, false).await.unwrap();
 
     // Somebody else sees the same, and goes on when the first has gone.
-    let other = machine.display().await;
+    let other = machine.display(second).await;
     let picture = |screen: &Screen| screen.see(|grid| grid.picture().clone());
     let wanted = picture(screen);
     until(other.screen(), "the same", |grid| *grid.picture() == wanted).await;
@@ -123,16 +150,42 @@ async fn what_a_machine_shows_is_seen_and_what_is_typed_is_shown() {
     machine.qemu.0.kill().unwrap();
     machine.qemu.0.wait().unwrap();
     assert!(other.key(A, true).await.is_err(), "there is nobody to type to");
+    tokio::time::timeout(PATIENCE, other.closed()).await.unwrap();
+    assert!(other.is_closed());
+}
+
+#[tokio::test]
+async fn a_pointer_that_knows_where_it_is_is_put_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::start(folder.path(), &["virtio-tablet-pci"]);
+    for over in [Over::Dbus, Over::Vnc] {
+        let display = machine.display(over).await;
+        let screen = display.screen();
+        until(screen, "what the firmware says", |grid| lit(grid) > 500).await;
+        let area = screen.see(|grid| grid.picture().area());
+        display.point(area.width - 1, area.height - 1).await.unwrap();
+        display.button(Button::WheelUp, true).await.unwrap();
+        display.button(Button::WheelUp, false).await.unwrap();
+        assert!(display.shift(1, 1).await.is_err(), "{over:?}");
+        assert!(display.point(area.width, 0).await.is_err(), "{over:?}");
+        assert!(!display.is_closed(), "{over:?}");
+    }
 }
 
 #[tokio::test]
 async fn what_is_no_display_is_told_from_one() {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    drop(theirs);
-    assert!(Display::open(ours).await.is_err());
+    for over in [Over::Dbus, Over::Vnc] {
+        let open = async |socket| match over {
+            Over::Dbus => Display::dbus(socket).await,
+            Over::Vnc => Display::vnc(socket).await,
+        };
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        assert!(open(ours).await.is_err());
 
-    let (ours, mut theirs) = UnixStream::pair().unwrap();
-    std::io::Write::write_all(&mut theirs, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
-    let opened = tokio::time::timeout(PATIENCE, Display::open(ours)).await;
-    assert!(opened.unwrap().is_err());
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        std::io::Write::write_all(&mut theirs, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        let opened = tokio::time::timeout(PATIENCE, open(ours)).await;
+        assert!(opened.unwrap().is_err());
+    }
 }

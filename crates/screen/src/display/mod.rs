@@ -1,38 +1,39 @@
-//! QEMU's display: what a machine shows, and its keyboard and pointer, over D-Bus from peer to peer
-//! ([the interfaces](https://www.qemu.org/docs/master/interop/dbus-display.html)).
+//! QEMU's display: what a machine shows, and its keyboard and pointer. QEMU says what it shows over D-Bus, or else over VNC;
+//! for whoever looks that is the same.
 //!
-//! QEMU calls us: it passes the memory that the guest draws into, and says which part of it has changed. We look at that part at
-//! once and answer; how fast viewers are is nothing to it.
+//! What QEMU says is looked at at once; how fast viewers are is nothing to it.
 
-mod listener;
-mod surface;
+mod dbus;
+mod vnc;
 
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use zbus::Connection;
-use zbus::connection::Builder;
-use zbus::zvariant::Fd;
 
 use crate::{Grid, Picture};
-use listener::{Listener, MapListener};
-
-const CONSOLE: &str = "/org/qemu/Display1/Console_0";
-const LISTENER: &str = "/org/qemu/Display1/Listener";
+use dbus::Dbus;
+use vnc::Vnc;
 
 /// Why a machine's display cannot be used: QEMU is gone, or refused, or speaks otherwise. There is nothing to be done but to connect
 /// again.
 #[derive(Debug, thiserror::Error)]
 #[error("the machine's display does not answer")]
-pub struct DisplayError(#[from] zbus::Error);
+pub struct DisplayError(#[source] Cause);
 
-impl From<std::io::Error> for DisplayError {
-    fn from(error: std::io::Error) -> DisplayError {
-        DisplayError(error.into())
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error(transparent)]
+    Dbus(#[from] zbus::Error),
+    #[error(transparent)]
+    Vnc(#[from] vnc::Error),
+}
+
+impl<E: Into<Cause>> From<E> for DisplayError {
+    fn from(cause: E) -> DisplayError {
+        DisplayError(cause.into())
     }
 }
 
@@ -40,19 +41,21 @@ impl From<std::io::Error> for DisplayError {
 pub struct Screen {
     grid: Mutex<Grid>,
     changed: watch::Sender<u64>,
-    began: Instant,
 }
+
+/// When time began, for all screens: a viewer goes from one to the next.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Screen {
     fn new() -> Screen {
         let grid = Grid::new(Picture::new(640, 480));
         let changed = watch::Sender::new(grid.version());
-        Screen { grid: Mutex::new(grid), changed, began: Instant::now() }
+        Screen { grid: Mutex::new(grid), changed }
     }
 
     /// The time that blocks' changes are noted in, in milliseconds.
-    pub fn now(&self) -> u64 {
-        self.began.elapsed().as_millis() as u64
+    pub fn now() -> u64 {
+        BEGAN.elapsed().as_millis() as u64
     }
 
     /// Lets `look` see it. Whoever draws waits meanwhile: what takes long is done with a copy.
@@ -67,7 +70,7 @@ impl Screen {
 
     fn change(&self, change: impl FnOnce(&mut Grid, u64)) {
         let mut grid = self.grid.lock();
-        change(&mut grid, self.now());
+        change(&mut grid, Screen::now());
         let version = grid.version();
         drop(grid);
         self.changed.send_if_modified(|before| std::mem::replace(before, version) != version);
@@ -97,8 +100,13 @@ pub enum Button {
 /// A connection to a machine's display. When it is dropped, QEMU tells nobody any more what it shows.
 pub struct Display {
     screen: Arc<Screen>,
-    console: Connection,
-    _listener: Connection,
+    qemu: Qemu,
+}
+
+/// How QEMU is spoken to.
+enum Qemu {
+    Dbus(Dbus),
+    Vnc(Vnc),
 }
 
 impl Display {
@@ -106,21 +114,20 @@ impl Display {
     ///
     /// # Errors
     /// [`DisplayError`]; the socket is closed.
-    pub async fn open(socket: UnixStream) -> Result<Display, DisplayError> {
-        let console = peer(socket)?.build().await?;
-        let (ours, theirs) = UnixStream::pair()?;
+    pub async fn dbus(socket: UnixStream) -> Result<Display, DisplayError> {
         let screen = Arc::new(Screen::new());
-        let listener = peer(ours)?
-            .serve_at(LISTENER, Listener::new(&screen))?
-            .serve_at(LISTENER, MapListener::new(&screen))?;
-        // QEMU greets on it as soon as it has it, and answers when that is done.
-        let register = async {
-            let theirs = Fd::from(theirs.as_fd());
-            call(&console, "Console", "RegisterListener", &(theirs,)).await
-        };
-        let (listener, registered) = tokio::join!(listener.build(), register);
-        registered?;
-        Ok(Display { screen, console, _listener: listener? })
+        let qemu = Qemu::Dbus(Dbus::connect(socket, &screen).await?);
+        Ok(Display { screen, qemu })
+    }
+
+    /// The same over `socket`, which is connected to QEMU's VNC server.
+    ///
+    /// # Errors
+    /// [`DisplayError`]; the socket is closed.
+    pub async fn vnc(socket: UnixStream) -> Result<Display, DisplayError> {
+        let screen = Arc::new(Screen::new());
+        let qemu = Qemu::Vnc(Vnc::connect(socket, &screen).await?);
+        Ok(Display { screen, qemu })
     }
 
     /// What it shows.
@@ -134,7 +141,10 @@ impl Display {
     /// # Errors
     /// [`DisplayError`].
     pub async fn key(&self, qnum: u32, is_down: bool) -> Result<(), DisplayError> {
-        self.tell("Keyboard", if is_down { "Press" } else { "Release" }, &qnum).await
+        match &self.qemu {
+            Qemu::Dbus(dbus) => Ok(dbus.key(qnum, is_down).await?),
+            Qemu::Vnc(vnc) => Ok(vnc.key(qnum, is_down).await?),
+        }
     }
 
     /// Presses a button of the pointer, or lets go of it.
@@ -142,7 +152,10 @@ impl Display {
     /// # Errors
     /// [`DisplayError`].
     pub async fn button(&self, button: Button, is_down: bool) -> Result<(), DisplayError> {
-        self.tell("Mouse", if is_down { "Press" } else { "Release" }, &(button as u32)).await
+        match &self.qemu {
+            Qemu::Dbus(dbus) => Ok(dbus.button(button, is_down).await?),
+            Qemu::Vnc(vnc) => Ok(vnc.button(button, is_down).await?),
+        }
     }
 
     /// Puts the pointer on a pixel.
@@ -150,7 +163,10 @@ impl Display {
     /// # Errors
     /// [`DisplayError`]; that is so for a machine whose pointer only knows how far it was moved.
     pub async fn point(&self, x: u32, y: u32) -> Result<(), DisplayError> {
-        self.tell("Mouse", "SetAbsPosition", &(x, y)).await
+        match &self.qemu {
+            Qemu::Dbus(dbus) => Ok(dbus.point(x, y).await?),
+            Qemu::Vnc(vnc) => Ok(vnc.point(x, y).await?),
+        }
     }
 
     /// Moves the pointer by so many pixels.
@@ -158,26 +174,25 @@ impl Display {
     /// # Errors
     /// [`DisplayError`]; that is so for a machine whose pointer only knows where it is.
     pub async fn shift(&self, right: i32, down: i32) -> Result<(), DisplayError> {
-        self.tell("Mouse", "RelMotion", &(right, down)).await
+        match &self.qemu {
+            Qemu::Dbus(dbus) => Ok(dbus.shift(right, down).await?),
+            Qemu::Vnc(vnc) => Ok(vnc.shift(right, down).await?),
+        }
     }
 
-    async fn tell<T>(&self, interface: &str, method: &str, what: &T) -> Result<(), DisplayError>
-    where
-        T: serde::Serialize + zbus::zvariant::DynamicType,
-    {
-        Ok(call(&self.console, interface, method, what).await?)
+    /// Whether QEMU is gone, or has hung up.
+    pub fn is_closed(&self) -> bool {
+        match &self.qemu {
+            Qemu::Dbus(dbus) => dbus.is_closed(),
+            Qemu::Vnc(vnc) => vnc.is_closed(),
+        }
     }
-}
 
-fn peer(socket: UnixStream) -> std::io::Result<Builder<'static>> {
-    socket.set_nonblocking(true)?;
-    Ok(Builder::unix_stream(tokio::net::UnixStream::from_std(socket)?).p2p())
-}
-
-async fn call<T>(console: &Connection, interface: &str, method: &str, what: &T) -> zbus::Result<()>
-where
-    T: serde::Serialize + zbus::zvariant::DynamicType,
-{
-    let interface = format!("org.qemu.Display1.{interface}");
-    console.call_method(None::<&str>, CONSOLE, Some(interface.as_str()), method, what).await.map(drop)
+    /// Completes when it is.
+    pub async fn closed(&self) {
+        match &self.qemu {
+            Qemu::Dbus(dbus) => dbus.closed().await,
+            Qemu::Vnc(vnc) => vnc.closed().await,
+        }
+    }
 }

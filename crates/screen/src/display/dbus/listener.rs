@@ -9,8 +9,8 @@ use serde_bytes::ByteBuf;
 use zbus::fdo;
 use zbus::zvariant;
 
-use super::Screen;
 use super::surface::{Layout, Surface, copy};
+use crate::display::Screen;
 use crate::{Grid, Rect};
 
 /// Pictures that are sent.

@@ -56,7 +56,7 @@ impl Surface {
         for y in rect.y..rect.y + rect.height {
             let at = self.offset + u64::from(y) * self.layout.stride + u64::from(rect.x) * PIXEL_BYTES;
             self.memory.read_exact_at(&mut bytes, at)?;
-            put(picture.row_mut(rect.x, y, rect.width), &bytes);
+            picture.put(rect.x, y, &bytes);
         }
         Ok(())
     }
@@ -67,14 +67,8 @@ pub(super) fn copy(picture: &mut Picture, rect: Rect, layout: &Layout, bytes: &[
     for (y, row) in (rect.y..rect.y + rect.height).zip(bytes.chunks(layout.stride as usize)) {
         let wanted = (u64::from(rect.width) * PIXEL_BYTES) as usize;
         if let Some(row) = row.get(..wanted) {
-            put(picture.row_mut(rect.x, y, rect.width), row);
+            picture.put(rect.x, y, row);
         }
-    }
-}
-
-fn put(row: &mut [u32], bytes: &[u8]) {
-    for (pixel, bytes) in row.iter_mut().zip(bytes.as_chunks::<4>().0) {
-        *pixel = u32::from_le_bytes(*bytes) & 0xff_ffff;
     }
 }
 

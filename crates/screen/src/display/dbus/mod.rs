@@ -1,0 +1,84 @@
+//! QEMU's display over D-Bus, from peer to peer
+//! ([the interfaces](https://www.qemu.org/docs/master/interop/dbus-display.html)).
+//!
+//! QEMU calls us: it passes the memory that the guest draws into, and says which part of it has changed. We look at that part at
+//! once and answer.
+
+mod listener;
+mod surface;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use zbus::Connection;
+use zbus::connection::Builder;
+use zbus::zvariant::Fd;
+
+use super::{Button, Screen};
+use listener::{Listener, MapListener};
+
+const CONSOLE: &str = "/org/qemu/Display1/Console_0";
+const LISTENER: &str = "/org/qemu/Display1/Listener";
+
+/// A connection to QEMU, and the one that it calls us on.
+pub(super) struct Dbus {
+    console: Connection,
+    _listener: Connection,
+}
+
+impl Dbus {
+    pub(super) async fn connect(socket: UnixStream, screen: &Arc<Screen>) -> zbus::Result<Dbus> {
+        let console = peer(socket)?.build().await?;
+        let (ours, theirs) = UnixStream::pair()?;
+        let listener = peer(ours)?
+            .serve_at(LISTENER, Listener::new(screen))?
+            .serve_at(LISTENER, MapListener::new(screen))?;
+        // QEMU greets on it as soon as it has it, and answers when that is done.
+        let register = async {
+            let theirs = Fd::from(theirs.as_fd());
+            call(&console, "Console", "RegisterListener", &(theirs,)).await
+        };
+        let (listener, registered) = tokio::join!(listener.build(), register);
+        registered?;
+        Ok(Dbus { console, _listener: listener? })
+    }
+
+    pub(super) async fn key(&self, qnum: u32, is_down: bool) -> zbus::Result<()> {
+        call(&self.console, "Keyboard", if is_down { "Press" } else { "Release" }, &qnum).await
+    }
+
+    pub(super) async fn button(&self, button: Button, is_down: bool) -> zbus::Result<()> {
+        call(&self.console, "Mouse", if is_down { "Press" } else { "Release" }, &(button as u32)).await
+    }
+
+    pub(super) async fn point(&self, x: u32, y: u32) -> zbus::Result<()> {
+        call(&self.console, "Mouse", "SetAbsPosition", &(x, y)).await
+    }
+
+    pub(super) async fn shift(&self, right: i32, down: i32) -> zbus::Result<()> {
+        call(&self.console, "Mouse", "RelMotion", &(right, down)).await
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.console.is_closed()
+    }
+
+    pub(super) async fn closed(&self) {
+        self.console.closed().await;
+    }
+}
+
+fn peer(socket: UnixStream) -> io::Result<Builder<'static>> {
+    socket.set_nonblocking(true)?;
+    Ok(Builder::unix_stream(tokio::net::UnixStream::from_std(socket)?).p2p())
+}
+
+async fn call<T>(console: &Connection, interface: &str, method: &str, what: &T) -> zbus::Result<()>
+where
+    T: serde::Serialize + zbus::zvariant::DynamicType,
+{
+    let interface = format!("org.qemu.Display1.{interface}");
+    console.call_method(None::<&str>, CONSOLE, Some(interface.as_str()), method, what).await.map(drop)
+}
