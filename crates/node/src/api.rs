@@ -4,27 +4,34 @@
 //! lines of [`Reply`](watari_keeper::protocol::Reply): `progress` lines, then one `done` or `error`.
 
 mod clone;
+mod console;
 mod core;
 mod depots;
 mod diff;
 mod mesh;
 mod restore;
+mod screen;
 mod teleport;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use watari_keeper::costs::Cost;
 use watari_keeper::protocol::{Checkpointed, PauseParts};
 use watari_keeper::record::Phase;
 use watari_types::{BridgeName, Epoch, ErrorReport, Generation, MachineId, MachineName, NodeId, SnapshotId};
 
+use crate::doctor::Check;
+
 pub use clone::*;
+pub use console::*;
 pub use core::*;
 pub use depots::*;
 pub use diff::*;
 pub use mesh::*;
 pub use restore::*;
+pub use screen::*;
 pub use teleport::*;
 
 /// The media type that asks for progress lines.
@@ -48,6 +55,14 @@ pub struct NodeInfo {
     pub version: String,
     /// The daemon's process id.
     pub pid: u32,
+}
+
+/// What was found out about a computer.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DoctorReport {
+    /// Everything that was looked at: what it is, how it is, what was found, how to mend it.
+    #[schema(value_type = Vec<Object>)]
+    pub checks: Vec<Check>,
 }
 
 /// How a daemon is to end.
@@ -409,6 +424,10 @@ pub struct SnapshotInfo {
     pub device_state_bytes: u64,
     /// The size of its manifest.
     pub manifest_bytes: u64,
+    /// What taking it cost, if it was taken here and that is still known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub capture: Option<Cost>,
 }
 
 /// A region of a snapshot.

@@ -10,7 +10,7 @@ use rustix::fs::statfs;
 use serde::{Deserialize, Serialize};
 use watari_keeper::home::Home;
 use watari_keeper::protocol::Progress;
-use watari_qemu::{Accel, Qemu};
+use watari_qemu::{Accel, Display, Qemu};
 
 use crate::accel::{Choice, ensure_accelerator};
 use crate::host::{available_memory, disk_space};
@@ -63,6 +63,7 @@ pub fn examine(options: &Options, progress: &(dyn Fn(Progress) + Sync)) -> Resul
         qemu_found(&qemu),
         qemu_img(&options.search_path),
         balloon(&qemu),
+        display(&qemu),
         tracker(),
         userfaultfd(),
         shared_memory(&options.tmpfs),
@@ -100,6 +101,19 @@ fn qemu_found(qemu: &Result<Qemu, watari_qemu::Error>) -> Check {
             let report = error.report();
             check("qemu", Health::Broken, report.message, report.hint)
         }
+    }
+}
+
+/// How it is known what machines show.
+fn display(qemu: &Result<Qemu, watari_qemu::Error>) -> Check {
+    match qemu.as_ref().map(|qemu| qemu.display) {
+        Ok(Display::Dbus) => check("display", Health::Ok, "QEMU tells over D-Bus what machines show", ""),
+        Ok(Display::Vnc) | Err(_) => check(
+            "display",
+            Health::Degraded,
+            "this QEMU has no D-Bus display: what machines show is seen later, over VNC",
+            "install the package qemu-system-modules-opengl, and start machines again",
+        ),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What can go wrong in the daemon, and how a client sees it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -24,6 +25,17 @@ pub enum Error {
     /// Another daemon holds the home.
     #[error("another daemon already serves {0:?}")]
     HomeInUse(PathBuf),
+    /// The web page was to be served beyond this computer in the clear.
+    #[error("the web page is not served on {0} without a certificate")]
+    OpenPage(SocketAddr),
+    /// The web page's certificate or its key cannot be used.
+    #[error("the web page cannot prove itself with {path:?}")]
+    BadCertificate {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// There is no such machine.
     #[error("there is no machine {0}")]
     UnknownMachine(MachineName),
@@ -143,6 +155,12 @@ pub enum Error {
         /// Who signed it.
         node: NodeId,
     },
+    /// From the machine's display.
+    #[error(transparent)]
+    Display(#[from] watari_screen::DisplayError),
+    /// A picture could not be made.
+    #[error(transparent)]
+    Picture(#[from] watari_screen::EncodeError),
     /// From the disk engine.
     #[error(transparent)]
     Disk(#[from] watari_disk::Error),
@@ -176,6 +194,14 @@ impl Error {
             Error::HomeInUse(_) => {
                 report(ErrorKind::HomeInUse, "use it with the other commands, or choose another --home")
             }
+            Error::OpenPage(_) => report(
+                ErrorKind::BadRequest,
+                "name `certificate` and `key` in `[web]` of node/settings.toml; or leave `listen` out, and use `ssh -L`",
+            ),
+            Error::BadCertificate { .. } => report(
+                ErrorKind::BadRequest,
+                "`certificate` and `key` in `[web]` of node/settings.toml are PEM files that belong together",
+            ),
             Error::UnknownMachine(_) => report(ErrorKind::UnknownMachine, "`watari list` shows the machines"),
             Error::NameTaken(_) => {
                 report(ErrorKind::NameTaken, "choose another name, or remove that machine")
@@ -226,6 +252,8 @@ impl Error {
                 ErrorKind::Untrusted,
                 &format!("if you know that node, `watari trust {node}` lets its snapshots run"),
             ),
+            Error::Display(_) => report(ErrorKind::Qemu, "the machine may be ending; try again"),
+            Error::Picture(_) => report(ErrorKind::Internal, "please report it"),
             Error::Keeper(e) => e.report(),
             Error::Qemu(e) => e.report(),
             Error::Disk(e) => disk_report(e, &line),

@@ -1,7 +1,8 @@
 //! Histories: what a revision names, what a machine's past holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
+use watari_keeper::costs::{self, Cost};
 use watari_store::{Refs, Snapshot, Survey};
 use watari_types::{ErrorReport, Generation, MachineId, MachineName, Rev, RevTarget, SnapshotId};
 
@@ -139,7 +140,8 @@ impl Node {
         }
         let found = self.resolve(rev)?;
         let survey = self.store.refs(found.machine).survey()?;
-        let snapshot = describe(self.store.snapshot(found.id)?, &survey);
+        let costs = found.name.as_ref().map(|name| costs::read(&self.home.machine(name))).unwrap_or_default();
+        let snapshot = describe(self.store.snapshot(found.id)?, &survey, &costs);
         let machine = found.name.map(|name| self.info(&name)).transpose()?;
         Ok(Shown { snapshot: Some(snapshot), machine })
     }
@@ -181,12 +183,13 @@ impl Node {
 
     /// A machine's snapshots, newest first, and what could not be read of them.
     pub(crate) fn log(&self, name: &MachineName) -> Result<SnapshotList> {
-        let survey = self.store.refs(self.machine(name)?.1.config.id).survey()?;
+        let (home, file) = self.machine(name)?;
+        let (survey, costs) = (self.store.refs(file.config.id).survey()?, costs::read(&home));
         let mut damaged: Vec<String> = survey.damaged.iter().map(|e| ErrorReport::chain(e)).collect();
         let mut snapshots = Vec::new();
         for (generation, id) in survey.snapshots.iter().rev() {
             match self.store.snapshot(*id) {
-                Ok(snapshot) => snapshots.push(describe(snapshot, &survey)),
+                Ok(snapshot) => snapshots.push(describe(snapshot, &survey, &costs)),
                 Err(error) => damaged.push(format!("{name}@{generation}: {}", ErrorReport::chain(&error))),
             }
         }
@@ -194,7 +197,7 @@ impl Node {
     }
 }
 
-fn describe(snapshot: Snapshot, refs: &Survey) -> SnapshotInfo {
+fn describe(snapshot: Snapshot, refs: &Survey, costs: &HashMap<SnapshotId, Cost>) -> SnapshotInfo {
     let draft = snapshot.draft;
     let id = snapshot.id;
     SnapshotInfo {
@@ -225,5 +228,6 @@ fn describe(snapshot: Snapshot, refs: &Survey) -> SnapshotInfo {
             .collect(),
         device_state_bytes: snapshot.device_state_bytes,
         manifest_bytes: snapshot.manifest_bytes,
+        capture: costs.get(&id).copied(),
     }
 }

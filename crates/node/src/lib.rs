@@ -16,6 +16,7 @@
 mod accel;
 pub mod api;
 mod branch;
+mod consoles;
 mod create;
 mod depots;
 mod diff;
@@ -34,6 +35,7 @@ mod network;
 mod node;
 mod process;
 mod remove;
+mod screens;
 mod server;
 mod supervise;
 mod teleport;

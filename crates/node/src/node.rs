@@ -13,14 +13,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 use watari_keeper::home::{Home, MachineHome};
 use watari_keeper::protocol::Progress;
-use watari_keeper::record::{MachineFile, MachineState};
+use watari_keeper::record::{MachineFile, MachineState, Phase};
 use watari_mesh::Mesh;
 use watari_qemu::{Qemu, QemuFinder};
 use watari_store::{NodeKey, Store};
 use watari_types::{MachineName, NodeId};
 
 use crate::api::{InstanceInfo, MachineInfo, OriginInfo};
+use crate::consoles::Consoles;
 use crate::gc::Pins;
+use crate::screens::Screens;
 use crate::supervise::Live;
 use crate::teleport::{Borrowers, Comings, Tenures};
 use crate::{Error, Result};
@@ -61,6 +63,8 @@ pub(crate) struct Node {
     /// The machines of which everything is just being sent after them.
     pub(crate) sending_lent: Mutex<BTreeSet<MachineName>>,
     pub(crate) options: Options,
+    pub(crate) screens: Screens,
+    pub(crate) consoles: Consoles,
     /// Held while the accelerator is probed, so that it is probed once.
     pub(crate) probing: Mutex<()>,
     finder: QemuFinder,
@@ -73,6 +77,15 @@ pub(crate) struct Node {
 struct Slot {
     busy: Arc<tokio::sync::Mutex<()>>,
     live: Mutex<Option<Arc<Live>>>,
+}
+
+/// What a machine is doing.
+pub(crate) struct Doing {
+    pub(crate) phase: Phase,
+    /// Why.
+    pub(crate) reason: String,
+    /// Whether a keeper runs and is followed.
+    pub(crate) is_live: bool,
 }
 
 /// The right to change one machine.
@@ -96,6 +109,8 @@ impl Node {
             coming: Comings::default(),
             borrowers: Borrowers::default(),
             sending_lent: Mutex::default(),
+            screens: Screens::default(),
+            consoles: Consoles::default(),
             options,
             probing: Mutex::new(()),
             finder,
@@ -118,6 +133,19 @@ impl Node {
     /// The machine's keeper, if one runs and is followed.
     pub(crate) fn live(&self, name: &MachineName) -> Option<Arc<Live>> {
         hold(&self.slot(name).live).clone()
+    }
+
+    /// What the machine is doing, also if it is gone.
+    pub(crate) fn doing(&self, name: &MachineName) -> Doing {
+        if let Some(live) = self.live(name) {
+            let status = live.status();
+            return Doing { phase: status.phase, reason: status.reason, is_live: true };
+        }
+        let (phase, reason) = match MachineState::load(&self.home.machine(name)) {
+            Ok(state) => (state.phase, state.reason),
+            Err(_) => (Phase::Stopped, "there is no such machine here any more".to_owned()),
+        };
+        Doing { phase, reason, is_live: false }
     }
 
     pub(crate) fn set_live(&self, name: &MachineName, live: Arc<Live>) {

@@ -145,14 +145,16 @@ impl Node {
         let log = machine.log("keeper");
         let stderr =
             OpenOptions::new().create(true).append(true).open(&log).map_err(Error::io("open", &log))?;
-        let start = serde_json::to_string(start).map_err(|e| Error::Internal(e.to_string()))?;
+        let display = self.qemu().map(|qemu| qemu.display).unwrap_or_default();
+        let json = |text: serde_json::Result<String>| text.map_err(|e| Error::Internal(e.to_string()));
+        let (start, display) = (json(serde_json::to_string(start))?, json(serde_json::to_string(&display))?);
         let program = own_program();
         let mut child = Command::new(&program)
             .arg0("watari")
             .arg("keeper")
             .arg(self.home.root())
             .arg(&self.options.tmpfs)
-            .args([name.as_str(), &start])
+            .args([name.as_str(), &start, &display])
             .env("PATH", &self.options.search_path)
             .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::piped())

@@ -1,10 +1,15 @@
 //! The API over HTTP: on a unix socket for the command line, and on 127.0.0.1, behind a token, for the web page.
 
+mod access;
 mod answer;
+mod console;
 mod core;
 mod exports;
 mod mesh;
+mod pages;
+mod place;
 mod routes;
+mod screen;
 mod web;
 
 use std::fs::{self, Permissions};
@@ -14,9 +19,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use watari_keeper::Settings;
 use watari_keeper::home::Home;
 use watari_keeper::lock;
 
@@ -24,6 +30,8 @@ use crate::api::NodeInfo;
 use crate::node::{Node, Options};
 use crate::teleport;
 use crate::{Error, Result};
+use access::Tokens;
+use place::Place;
 
 /// How long requests under way may take to end when the daemon stops.
 const GRACE: Duration = Duration::from_secs(10);
@@ -35,7 +43,11 @@ const FIND_KEEPERS: Duration = Duration::from_secs(2);
 pub(crate) struct App {
     pub(crate) node: Arc<Node>,
     pub(crate) info: NodeInfo,
-    token: String,
+    pub(crate) tokens: Tokens,
+    /// Where the web page is, without a path.
+    pub(crate) origin: String,
+    /// What browsers may call it besides.
+    names: Vec<String>,
     /// Becomes true when the daemon is to stop.
     stopping: watch::Sender<bool>,
 }
@@ -81,28 +93,31 @@ pub fn serve(options: Options, ready: impl FnOnce(&NodeInfo)) -> Result<()> {
 
 async fn run(node: Arc<Node>, port: u16, ready: impl FnOnce(&NodeInfo)) -> Result<()> {
     let unix = listen(&node.home.node_socket())?;
-    let loopback = Path::new("127.0.0.1");
-    let tcp = TcpListener::bind(("127.0.0.1", port)).await.map_err(Error::io("listen on", loopback))?;
-    let address = tcp.local_addr().map_err(Error::io("listen on", loopback))?;
-    let token = web::token(&node.home.node_file("web-token"))?;
+    let settings = Settings::load(&node.home)?.web;
+    let place = Place::open(&settings, port, &node.home)?;
+    let tokens = Tokens::open(&node.home.node_file("web-token"))?;
+    let origin = place.origin.clone();
     let info = NodeInfo {
         node_id: node.id,
         api: node.home.node_socket(),
-        web_url: format!("http://{address}/?token={token}"),
+        web_url: format!("{origin}/?token={}", tokens.node()),
         home: node.home.root().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
     };
-    let app = Arc::new(App { node: node.clone(), info, token, stopping: watch::Sender::new(false) });
+    let names = settings.names;
+    let stopping = watch::Sender::new(false);
+    let app = Arc::new(App { node: node.clone(), info, tokens, origin: origin.clone(), names, stopping });
     find_keepers(&node).await?;
     node.open_mesh().await;
     tokio::spawn(teleport::settle_offers(Arc::downgrade(&node)));
     tokio::spawn(stop_on_signals(app.clone()));
-    let api = axum::serve(unix, routes::router(app.clone())).with_graceful_shutdown(app.stopped());
-    let page = axum::serve(tcp, web::router(app.clone())).with_graceful_shutdown(app.stopped());
-    tracing::info!(home = %node.home.root().display(), %address, "the daemon answers");
+    let everything = routes::router(app.clone()).layer(axum::middleware::from_fn(web::own));
+    let api = axum::serve(unix, everything).with_graceful_shutdown(app.stopped());
+    let page = place.serve(web::router(app.clone()), app.stopped());
+    tracing::info!(home = %node.home.root().display(), origin, "the daemon answers");
     ready(&app.info);
-    let serving = async { tokio::join!(api.into_future(), page.into_future()) };
+    let serving = async { tokio::join!(api.into_future(), page) };
     tokio::select! {
         (api, page) = serving => api.and(page).map_err(Error::io("serve", &app.info.api))?,
         () = async { app.stopped().await; tokio::time::sleep(GRACE).await } => {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use serde::Deserialize;
 use utoipa::{IntoParams, OpenApi};
@@ -15,10 +15,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use watari_types::MachineName;
 
+use super::access::Access;
 use super::answer::{Answer, blocking, body, look, operate};
-use super::{App, core, exports, mesh};
-use crate::Error;
+use super::{App, console, core, exports, mesh, screen};
 use crate::api::*;
+use crate::{Error, doctor};
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -34,6 +35,7 @@ type Shared = State<Arc<App>>;
 pub(super) fn router(app: Arc<App>) -> Router {
     let routes = OpenApiRouter::new()
         .routes(routes!(node))
+        .routes(routes!(doctor))
         .routes(routes!(shutdown))
         .routes(routes!(list, create))
         .routes(routes!(machine, remove))
@@ -50,6 +52,10 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .routes(routes!(tag))
         .routes(routes!(untag))
         .routes(routes!(screenshot))
+        .routes(routes!(screen::screen))
+        .routes(routes!(screen::links))
+        .routes(routes!(screen::thumbnail))
+        .routes(routes!(console::console))
         .routes(routes!(snapshot))
         .routes(routes!(forget))
         .routes(routes!(diff))
@@ -70,6 +76,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", routes).split_for_parts();
     router
         .route("/api/v1/openapi.json", get(async move || Json(description)))
+        .route("/api/{*path}", any(nowhere))
         .fallback(nowhere)
         .with_state(app)
 }
@@ -78,14 +85,29 @@ async fn nowhere(uri: Uri) -> Answer {
     Err(Error::BadRequest(format!("there is nothing at {}", uri.path())).into())
 }
 
-fn name(text: &str) -> Result<MachineName, Error> {
+pub(super) fn name(text: &str) -> Result<MachineName, Error> {
     Ok(text.parse()?)
 }
 
 /// The daemon itself.
 #[utoipa::path(get, path = "/node", tag = "node", responses((status = 200, body = NodeInfo)))]
-async fn node(State(app): Shared) -> Json<NodeInfo> {
-    Json(app.info.clone())
+async fn node(State(app): Shared, Extension(access): Extension<Access>) -> Json<NodeInfo> {
+    let mut info = app.info.clone();
+    if access != Access::Owner {
+        // A page in a browser has no business with the token that it came with.
+        info.web_url = format!("{}/", app.origin);
+    }
+    Json(info)
+}
+
+/// Tests this computer for what Watari needs. Answers with progress where asked to.
+#[utoipa::path(get, path = "/doctor", tag = "node",
+    responses((status = 200, body = DoctorReport), (status = "default", body = ErrorBody)))]
+async fn doctor(State(app): Shared, headers: HeaderMap) -> Answer {
+    operate(&app.node, &headers, None, move |node, progress| {
+        Ok(DoctorReport { checks: doctor::examine(&node.options, progress)? })
+    })
+    .await
 }
 
 /// Stops the daemon. Its machines run on unless they are to end too.

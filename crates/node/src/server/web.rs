@@ -1,97 +1,168 @@
-//! The web page and the API on 127.0.0.1, for whoever has the token.
-//!
-//! Every user of the computer can reach 127.0.0.1, and so can every page in a browser; the token keeps both out.
-//! It is never a cookie, so no other page can make the browser send it.
+//! The web page and the API over TCP, for whoever has a token ([`access`](super::access)).
 
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Router, http};
 
-use super::{App, routes};
-use crate::create::fill_random;
-use crate::{Error, Result};
+use super::access::{Access, Denied};
+use super::{App, pages, routes};
 
-const PAGE: &str = include_str!("page.html");
+/// What a page of ours may load: what is ours. Styles may be inline as the terminal on the page makes some as it goes.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; \
+                      connect-src 'self'; worker-src 'self'; font-src 'self'; manifest-src 'self'; base-uri 'none'; \
+                      form-action 'none'; frame-ancestors 'none'";
+/// A browser keeps the cookie for so long, in seconds: a year.
+const KEPT: u32 = 365 * 24 * 60 * 60;
 
 pub(super) fn router(app: Arc<App>) -> Router {
-    routes::router(app.clone()).route("/", get(page)).layer(from_fn_with_state(app, guard))
+    routes::router(app.clone())
+        .route("/", get(pages::page))
+        .route("/{*path}", get(pages::page))
+        .layer(from_fn_with_state(app, guard))
 }
 
-async fn page() -> impl IntoResponse {
-    let headers = [
-        // The address holds the token.
+async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let mut answer = match admit(&app, &mut request) {
+        Ok(cookie) => {
+            let mut answer = next.run(request).await;
+            if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok()) {
+                answer.headers_mut().append(header::SET_COOKIE, cookie);
+            }
+            answer
+        }
+        Err(refusal) => refusal.into_response(),
+    };
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // The address may hold a token.
         (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-store"),
         (header::X_FRAME_OPTIONS, "DENY"),
-    ];
-    (headers, Html(PAGE))
-}
-
-async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = bearer
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .or_else(|| request.uri().query()?.split('&').find_map(|part| part.strip_prefix("token=")));
-    if given.is_some_and(|given| is_same(given, &app.token)) {
-        next.run(request).await
-    } else {
-        (StatusCode::UNAUTHORIZED, "`watari node --json` or `watari up` tells the address with its token\n")
-            .into_response()
+    ] {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
     }
+    answer
 }
 
-/// Compares in a time that does not depend on where the texts differ: so does the comparison of hashes.
-fn is_same(a: &str, b: &str) -> bool {
-    blake3::hash(a.as_bytes()) == blake3::hash(b.as_bytes())
-}
+type Refusal = (StatusCode, &'static str);
 
-/// The token, made when there is none yet and kept, so that a bookmark stays good.
-pub(super) fn token(path: &Path) -> Result<String> {
-    match fs::read_to_string(path) {
-        Ok(token) if token.len() == 64 && token.bytes().all(|b| b.is_ascii_hexdigit()) => return Ok(token),
-        Ok(_) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(Error::io("read", path)(e)),
+/// Lets a request in with what it may do, or not. Returns a cookie for who came with a token in the address of a page.
+fn admit(app: &App, request: &mut Request) -> Result<Option<String>, Refusal> {
+    let (headers, uri) = (request.headers(), request.uri());
+    let host = text(headers, header::HOST).unwrap_or_default();
+    if !is_ours(host, &app.names) {
+        return Err((
+            StatusCode::MISDIRECTED_REQUEST,
+            "this node is reached by an address, as localhost, or by a name in `[web] names` of node/settings.toml\n",
+        ));
     }
-    let mut bytes = [0; 32];
-    fill_random(&mut bytes)?;
-    let token = hex::encode(bytes);
-    fs::OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| file.write_all(token.as_bytes()))
-        .map_err(Error::io("write", path))?;
-    Ok(token)
+    let bearer = text(headers, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD) && !is_upgrade(headers);
+    match text(headers, header::ORIGIN) {
+        Some(origin) if origin.split_once("://").map(|(_, host)| host) != Some(host) => {
+            return Err((StatusCode::FORBIDDEN, "another site's page may not do that\n"));
+        }
+        // Every browser says where a request comes from that may change something.
+        None if bearer.is_none() && !is_read => {
+            return Err((
+                StatusCode::FORBIDDEN,
+                "without an Origin the token must be in the Authorization\n",
+            ));
+        }
+        _ => {}
+    }
+    let in_address = query_token(uri).filter(|_| is_read);
+    let prefix = cookie_prefix(app);
+    let given = bearer.into_iter().chain(in_address).chain(cookies(headers, &prefix));
+    let access = app.tokens.access(given).map_err(|denied| match denied {
+        Denied::Wrong => (
+            StatusCode::UNAUTHORIZED,
+            "`watari up --json` and `watari screen NAME` tell the address with its token\n",
+        ),
+        Denied::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens: try again in a minute\n"),
+    })?;
+    let is_page = !uri.path().starts_with("/api/");
+    if !access.is_full() && !is_page && !uri.path().ends_with("/screen") {
+        return Err((StatusCode::FORBIDDEN, "this address is for watching a screen alone\n"));
+    }
+    let cookie = in_address.filter(|_| is_page).map(|token| {
+        // One for each machine that may only be watched, so that they do not push each other out.
+        let whose = token.split_once('-').map_or("", |(machine, _)| machine);
+        let secure = if app.origin.starts_with("https:") { "; Secure" } else { "" };
+        format!("{prefix}{whose}={token}; HttpOnly; SameSite=Strict; Path=/; Max-Age={KEPT}{secure}")
+    });
+    request.extensions_mut().insert(access);
+    Ok(cookie)
+}
+
+/// Whether a request's `Host` is one that leads here without anybody else's doing: what another site can make lead here is a name
+/// of its own. Any port: it may come through a tunnel.
+fn is_ours(host: &str, names: &[String]) -> bool {
+    let Ok(host) = host.parse::<http::uri::Authority>() else { return false };
+    let host = host.host();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host == "localhost"
+        || address.parse::<IpAddr>().is_ok()
+        || names.iter().any(|name| name.eq_ignore_ascii_case(host))
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+}
+
+fn query_token(uri: &Uri) -> Option<&str> {
+    uri.query()?.split('&').find_map(|part| part.strip_prefix("token="))
+}
+
+/// Cookies do not know of ports: another node on this computer has others.
+fn cookie_prefix(app: &App) -> String {
+    format!("watari-{:.8}-", app.info.node_id.to_string())
+}
+
+fn cookies<'a>(headers: &'a HeaderMap, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    let all = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    all.flat_map(|cookies| cookies.split("; "))
+        .filter_map(move |cookie| cookie.strip_prefix(prefix)?.split_once('=').map(|(_, token)| token))
+}
+
+fn text(headers: &HeaderMap, name: http::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// On the unix socket everything may be done: only who may open it gets that far.
+pub(super) async fn own(mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(Access::Owner);
+    next.run(request).await
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
-    fn the_token_is_secret_kept_and_replaced_when_it_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("web-token");
-        let first = token(&path).unwrap();
-        assert_eq!(token(&path).unwrap(), first);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        fs::write(&path, "").unwrap();
-        let second = token(&path).unwrap();
-        assert!(second != first && second.len() == 64);
-        assert!(is_same(&first, &first.clone()) && !is_same(&first, &second) && !is_same("", &first));
+    fn only_names_that_nobody_else_can_have_are_ours() {
+        let names = ["watari.example".to_owned()];
+        for host in
+            ["127.0.0.1:7777", "localhost", "localhost:1", "[::1]:80", "10.0.0.1", "Watari.example:8443"]
+        {
+            assert!(is_ours(host, &names), "{host}");
+        }
+        for host in ["", "evil.example", "127.0.0.1.evil.example:80", "localhost.evil", "x.watari.example"] {
+            assert!(!is_ours(host, &names), "{host}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_found_among_cookies() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, HeaderValue::from_static("a=b; watari-1234-=one; watari-9999-=no"));
+        headers.append(header::COOKIE, HeaderValue::from_static("watari-1234-ff=ff-two"));
+        assert_eq!(cookies(&headers, "watari-1234-").collect::<Vec<_>>(), ["one", "ff-two"]);
     }
 }

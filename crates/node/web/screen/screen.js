@@ -1,0 +1,127 @@
+// A machine's screen on a page: openScreen(element, machine) puts it there, and returns what closes it.
+//
+//   worker ── pictures ──► canvas        keyboard, pointer ──► worker ──► the machine
+//      └───── news ──────► bar, note     (only of whoever is in control)
+
+import { dress } from "../style.js";
+import { Bar } from "./bar.js";
+import { Keyboard } from "./keyboard.js";
+import { Pointer } from "./pointer.js";
+import { Text } from "./text.js";
+
+// Shows it inside `element`. Keyboard and pointer are the machine's while the picture has the focus.
+export async function openScreen(element, machine) {
+  await dress(import.meta.url, ["screen.css"]);
+  return new Screen(element, machine);
+}
+
+class Screen {
+  constructor(element, machine) {
+    this.element = element;
+    this.machine = machine;
+    this.size = { width: 0, height: 0 };
+    this.state = null;
+    this.connected = false;
+    this.build();
+    this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+    this.worker.onmessage = ({ data }) => this.hear(data);
+    const canvas = this.canvas.transferControlToOffscreen();
+    this.worker.postMessage({ canvas, url: address(machine) }, [canvas]);
+    const say = what => this.say(what);
+    this.text = new Text(this);
+    this.keyboard = new Keyboard(this.input, say, text => this.text.write(text));
+    this.pointer = new Pointer(this, say);
+    this.bar = new Bar(this);
+    this.seen = () => this.worker.postMessage({ visible: !document.hidden });
+    document.addEventListener("visibilitychange", this.seen);
+    this.seen();
+    this.tell();
+  }
+
+  build() {
+    this.element.classList.add("screen");
+    this.canvas = make("canvas", { width: 640, height: 400, ariaHidden: "true" });
+    // What has the focus: it also takes what a keyboard on a touch screen writes.
+    this.input = make("textarea", {
+      className: "screen-input", rows: 1, spellcheck: false, autocapitalize: "off", autocomplete: "off",
+      ariaLabel: `Screen of ${this.machine}: keys go to the machine while this has the focus`,
+    });
+    this.note = make("p", { className: "screen-note", role: "status" });
+    this.stage = make("div", { className: "screen-stage" });
+    this.stage.append(this.canvas, this.input, this.note);
+    this.element.append(this.stage);
+  }
+
+  hear({ told, connected, size }) {
+    if (connected !== undefined) this.connected = connected;
+    if (size) this.resize(size);
+    if (told) this.listen(told);
+    this.tell();
+    this.bar.update();
+    this.text.update();
+  }
+
+  resize(size) {
+    this.size = size;
+    this.element.style.setProperty("--ratio", `${size.width} / ${size.height}`);
+    this.element.style.setProperty("--width", `${size.width}px`);
+  }
+
+  listen(told) {
+    if (told.type === "state") this.state = told;
+    else if (told.type === "clipboard") this.text.hear(told);
+    else if (told.type === "not_typed") this.text.explain(told.reason);
+  }
+
+  // Why the picture stands still, if it does.
+  tell() {
+    const why = this.trouble();
+    if (this.note.textContent !== why) this.note.textContent = why;
+    this.element.classList.toggle("is-frozen", why !== "");
+  }
+
+  trouble() {
+    if (!this.connected) return this.state ? "The node does not answer. Trying again…" : "Connecting…";
+    const { phase, reason } = this.state ?? {};
+    if (phase && phase !== "running") return reason ? `${this.machine} is ${phase}: ${reason}` : `${this.machine} is ${phase}`;
+    return "";
+  }
+
+  get isInControl() {
+    return this.connected && this.state !== null && this.state.may_control && this.state.control !== "anothers";
+  }
+
+  say(what) {
+    if (this.isInControl) this.worker.postMessage({ say: what });
+  }
+
+  take() {
+    this.worker.postMessage({ say: { type: "take" } });
+  }
+
+  focus() {
+    this.input.focus({ preventScroll: true });
+  }
+
+  close() {
+    document.removeEventListener("visibilitychange", this.seen);
+    this.keyboard.close();
+    this.pointer.close();
+    this.text.close();
+    this.worker.postMessage({ close: true });
+    // What it says goodbye with is on its way.
+    setTimeout(() => this.worker.terminate(), 500);
+    this.element.classList.remove("screen", "is-frozen");
+    this.element.replaceChildren();
+  }
+}
+
+function address(machine) {
+  const url = new URL(`/api/v1/machines/${encodeURIComponent(machine)}/screen`, location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  return url.href;
+}
+
+function make(tag, properties) {
+  return Object.assign(document.createElement(tag), properties);
+}
