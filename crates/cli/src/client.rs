@@ -12,6 +12,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
+use tokio_tungstenite::tungstenite::Error as SocketError;
+use tokio_tungstenite::{WebSocketStream, client_async};
 use watari_keeper::protocol::{Progress, Reply};
 use watari_node::api::{ErrorBody, NDJSON, Shown};
 use watari_types::{ErrorKind, ErrorReport, MachineName, Rev};
@@ -79,6 +81,28 @@ impl Client {
             first(parse(&lines.next().await?.unwrap_or_default())?)?;
             while lines.next().await?.is_some() {}
             Ok(())
+        })
+    }
+
+    /// Has a conversation over a WebSocket.
+    pub(crate) fn converse<T>(
+        &self,
+        path: &str,
+        conversation: impl AsyncFnOnce(WebSocketStream<UnixStream>) -> Result<T>,
+    ) -> Result<T> {
+        self.runtime.block_on(async {
+            let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.no_daemon(&e))?;
+            let opened = client_async(format!("ws://watari/api/v1/{path}"), stream).await;
+            let (socket, _) = opened.map_err(|error| match error {
+                SocketError::Http(answer) => {
+                    match parse::<ErrorBody>(answer.body().as_deref().unwrap_or_default()) {
+                        Ok(body) => body.error.into(),
+                        Err(failure) => failure,
+                    }
+                }
+                error => broken(&error),
+            })?;
+            conversation(socket).await
         })
     }
 
@@ -181,7 +205,7 @@ impl Client {
     }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| garbled(&e))
 }
 
@@ -192,7 +216,16 @@ fn garbled(error: &serde_json::Error) -> Failure {
 }
 
 fn lost(error: hyper::Error) -> Failure {
-    let message = format!("the daemon went away: {error}");
+    gone(&error.to_string())
+}
+
+/// A conversation ended that the daemon had not ended.
+pub(crate) fn broken(error: &SocketError) -> Failure {
+    gone(&error.to_string())
+}
+
+fn gone(why: &str) -> Failure {
+    let message = format!("the daemon went away: {why}");
     ErrorReport::new(ErrorKind::NoDaemon, message, "`watari up` starts it again").into()
 }
 

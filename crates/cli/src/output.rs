@@ -18,6 +18,11 @@ impl Output {
         Output { json }
     }
 
+    /// Whether a program reads it.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Writes `value` as one line of JSON, or else the text that `text` makes of it.
     pub(crate) fn result<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
         if !self.json {

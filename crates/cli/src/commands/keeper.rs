@@ -21,6 +21,8 @@ pub(crate) struct Keeper {
     name: String,
     /// How it comes to life, in JSON
     start: String,
+    /// What QEMU shows it with, in JSON
+    display: String,
 }
 
 impl Keeper {
@@ -28,9 +30,11 @@ impl Keeper {
         let name = machine_name(&self.name)?;
         let start = serde_json::from_str(&self.start)
             .map_err(|e| ErrorReport::new(ErrorKind::BadRequest, format!("not a start: {e}"), ""))?;
+        let display = serde_json::from_str(&self.display)
+            .map_err(|e| ErrorReport::new(ErrorKind::BadRequest, format!("not a display: {e}"), ""))?;
         detach()?;
         log_to_stderr();
-        if watari_keeper::run(&self.home, &self.tmpfs, name, start) == ExitCode::SUCCESS {
+        if watari_keeper::run(&self.home, &self.tmpfs, name, start, display) == ExitCode::SUCCESS {
             Ok(())
         } else {
             Err(Failure::Said)

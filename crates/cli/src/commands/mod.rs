@@ -30,6 +30,7 @@ mod push;
 mod restore;
 mod resume;
 mod rm;
+mod screen;
 mod screenshot;
 mod show;
 mod start;
@@ -69,6 +70,7 @@ pub(crate) enum Command {
     Restore(restore::Restore),
     Clone(clone::Clone),
     Console(console::Console),
+    Screen(screen::Screen),
     Screenshot(screenshot::Screenshot),
     Disk(disk::Disk),
     Core(core::Core),
@@ -129,6 +131,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Restore(command) => command.run(&context),
         Command::Clone(command) => command.run(&context),
         Command::Console(command) => command.run(&context),
+        Command::Screen(command) => command.run(&context),
         Command::Screenshot(command) => command.run(&context),
         Command::Disk(command) => command.run(&context),
         Command::Core(command) => command.run(&context),

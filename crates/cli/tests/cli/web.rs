@@ -1,7 +1,9 @@
 //! The page and the API on 127.0.0.1.
 
+use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 
 use crate::common::Bench;
 
@@ -27,7 +29,7 @@ fn nobody_gets_in_without_the_token() {
     }
     assert_eq!(get(address, &format!("/?token={token}"), "").0, 200);
     assert_eq!(get(address, "/api/v1/machines", &bearer), (200, r#"{"machines":[]}"#.to_owned()));
-    assert_eq!(get(address, "/nothing", &bearer).0, 400);
+    assert_eq!(get(address, "/nothing", &bearer).0, 404);
 }
 
 #[test]
@@ -47,4 +49,62 @@ fn the_description_names_every_route() {
         })
         .collect();
     insta::assert_snapshot!("routes", routes.join("\n"));
+}
+
+/// A home whose settings say this of the web page.
+fn with_page(settings: &str) -> Bench {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.home().join("node")).unwrap();
+    fs::write(bench.home().join("node/settings.toml"), format!("[web]\n{settings}\n")).unwrap();
+    bench
+}
+
+/// What curl gets: the status, and the header `Set-Cookie`.
+fn curl(arguments: &[&str]) -> String {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--output", "/dev/null", "--max-time", "60", "--write-out"]);
+    let output = curl.arg("%{http_code} %header{set-cookie}").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn beyond_this_computer_the_page_has_a_certificate_or_is_not_there() {
+    for settings in
+        ["listen = \"0.0.0.0:0\"", "certificate = \"nowhere.pem\"", "certificate = \"a\"\nkey = \"b\""]
+    {
+        let bench = with_page(settings);
+        assert_eq!(bench.run(["up", "--json"]).error_kind(), "bad_request", "{settings}");
+    }
+    let own = rcgen::generate_simple_self_signed(["watari.test".to_owned()]).unwrap();
+    let files = Bench::new();
+    let certificate = files.file("certificate.pem", own.cert.pem().as_bytes());
+    let key = files.file("key.pem", own.signing_key.serialize_pem().as_bytes());
+    let mut bench = with_page(&format!(
+        "listen = \"127.0.0.1:0\"\nnames = [\"watari.test\"]\ncertificate = {certificate:?}\nkey = {key:?}"
+    ));
+    let url = bench.start()["web_url"].as_str().unwrap().to_owned();
+    let host = url.strip_prefix("https://").unwrap().split_once('/').unwrap().0;
+    let (name, port) = host.split_once(':').unwrap();
+    assert_eq!(name, "watari.test");
+    let there =
+        ["--cacert", certificate.to_str().unwrap(), "--resolve", &format!("watari.test:{port}:127.0.0.1")];
+    let answer = curl(&[&there[..], &[&url]].concat());
+    assert!(answer.starts_with("200 watari-") && answer.contains("HttpOnly; SameSite=Strict"), "{answer}");
+    assert!(answer.ends_with("; Secure"), "{answer}");
+    assert_eq!(curl(&[&there[..], &["-H", "Host: evil.example", &url]].concat()), "421 ");
+    assert_eq!(curl(&[&there[..], &[&format!("https://{host}/")]].concat()), "401 ");
+}
+
+#[test]
+fn the_page_is_found_again_where_it_was() {
+    let mut bench = Bench::new();
+    let first = bench.start()["web_url"].clone();
+    bench.kill_daemon();
+    assert_eq!(bench.start()["web_url"], first);
+    bench.kill_daemon();
+    let address =
+        first.as_str().unwrap().strip_prefix("http://").unwrap().split_once('/').unwrap().0.to_owned();
+    let _taken = TcpListener::bind(&address).unwrap();
+    assert_ne!(bench.start()["web_url"], first, "somebody else is there");
 }
