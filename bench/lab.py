@@ -57,6 +57,10 @@ def pss_kib(pid):
     return 0
 
 
+def run(*command, **options):
+    return subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, **options).stdout
+
+
 def inside_of(space):
     """What to put before a command that is to run in a network namespace."""
     return ["ip", "netns", "exec", space] if space else []
