@@ -78,6 +78,14 @@ impl Grid {
         grid
     }
 
+    /// Makes it that of a black picture of that size, unless it has that size. Then what is drawn next is compared with what was there:
+    /// whoever swaps one picture for another shows what moves.
+    pub(crate) fn resize(&mut self, width: u32, height: u32) {
+        if (self.picture.width(), self.picture.height()) != (width, height) {
+            *self = Grid::new(Picture::new(width, height));
+        }
+    }
+
     /// What it is of.
     pub fn picture(&self) -> &Picture {
         &self.picture
@@ -237,6 +245,18 @@ mod tests {
         assert_eq!(grid.block(At { column: 2, row: 1 }).changed_at, 20);
         assert_eq!(grid.block(At { column: 2, row: 1 }).colour, None);
         assert_eq!(grid.block(At { column: 1, row: 1 }).colour, Some(0));
+    }
+
+    #[test]
+    fn a_picture_of_the_same_size_is_the_same_screen() {
+        let mut grid = Grid::new(Picture::new(128, 64));
+        fill(&mut grid, Rect { x: 0, y: 0, width: 64, height: 64 }, 5, |_, _| 7);
+        let (version, changed_at) = (grid.version(), grid.blocks[0].changed_at);
+        grid.resize(128, 64);
+        assert_eq!((grid.version(), grid.blocks[0].changed_at), (version, changed_at));
+        grid.resize(64, 64);
+        assert_ne!(grid.version(), version);
+        assert_eq!(grid.picture().row(0, 0, 1), [0]);
     }
 
     #[test]

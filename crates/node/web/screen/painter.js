@@ -16,6 +16,8 @@ export class Painter {
   constructor(canvas) {
     this.canvas = canvas;
     this.context = context(canvas);
+    // The screen as it was before an update, which copies are made from: a canvas that is drawn onto itself is slow.
+    this.before = context(new OffscreenCanvas(1, 1));
     // Blocks that may be wanted again, 64 beside each other.
     this.kept = context(new OffscreenCanvas(ACROSS * BLOCK, SLOTS / ACROSS * BLOCK));
   }
@@ -44,11 +46,13 @@ export class Painter {
   // Paints an update. Returns the size of the screen if that is another one now.
   paint(update) {
     const resized = update.begins && this.begin(update.width, update.height);
-    const atlas = { exact: 0, rough: 0 };
+    // How far the atlases are used up, which blocks are to be kept, from where, and whether `before` is of now.
+    const used = { exact: 0, rough: 0, fresh: new Map(), isBefore: false };
     let at = HEAD_BYTES;
     for (let step = 0; step < update.steps; step++) {
-      at = this.step(update, at, atlas);
+      at = this.step(update, at, used);
     }
+    this.keep(update.exact, used.fresh);
     update.exact?.close();
     update.rough?.close();
     this.number = update.number;
@@ -67,35 +71,58 @@ export class Painter {
   }
 
   // Takes the step that begins at a byte, and returns where the next one does.
-  step({ view, exact, rough }, at, atlas) {
+  step({ view, exact, rough }, at, used) {
     const [kind, column, row] = [view.getUint8(at), view.getUint8(at + 1), view.getUint8(at + 2)];
     switch (kind) {
       case COPY:
+        this.remember(used);
         this.copy(column, row, view.getUint16(at + 3, true), view.getUint16(at + 5, true), view.getInt16(at + 7, true));
         return at + 9;
       case FILL:
         this.fill(column, row, view.getUint8(at + 3), [4, 5, 6].map(byte => view.getUint8(at + byte)));
         return at + 7;
-      case RECALL:
-        this.put(this.kept.canvas, place(view.getUint16(at + 3, true)), column, row);
+      case RECALL: {
+        const slot = view.getUint16(at + 3, true);
+        const fresh = used.fresh.get(slot);
+        this.put(fresh ? exact : this.kept.canvas, fresh ?? place(slot), column, row);
         return at + 5;
+      }
       case EXACT: {
-        const [from, to] = [place(atlas.exact++), place(view.getUint16(at + 3, true))];
+        const from = place(used.exact++);
         this.put(exact, from, column, row);
-        this.kept.drawImage(exact, from.x, from.y, BLOCK, BLOCK, to.x, to.y, BLOCK, BLOCK);
+        used.fresh.set(view.getUint16(at + 3, true), from);
         return at + 5;
       }
       case ROUGH:
-        this.put(rough, place(atlas.rough++), column, row);
+        this.put(rough, place(used.rough++), column, row);
         return at + 3;
       default:
         throw new Error(`a step of kind ${kind}`);
     }
   }
 
+  // What the update brought is kept when all of it is painted: to draw onto and from a canvas by turns is slow.
+  keep(exact, fresh) {
+    for (const [slot, from] of fresh) {
+      const to = place(slot);
+      this.kept.drawImage(exact, from.x, from.y, BLOCK, BLOCK, to.x, to.y, BLOCK, BLOCK);
+    }
+  }
+
+  // The screen as it is now, once an update: no copy reads what a step before it has painted.
+  remember(used) {
+    if (used.isBefore) return;
+    used.isBefore = true;
+    const { width, height } = this.canvas;
+    if (this.before.canvas.width !== width || this.before.canvas.height !== height) {
+      this.before = context(new OffscreenCanvas(width, height));
+    }
+    this.before.drawImage(this.canvas, 0, 0);
+  }
+
   copy(column, columns, y, height, down) {
     const [x, width] = [column * BLOCK, columns * BLOCK];
-    this.context.drawImage(this.canvas, x, y - down, width, height, x, y, width, height);
+    this.context.drawImage(this.before.canvas, x, y - down, width, height, x, y, width, height);
   }
 
   fill(column, row, count, [red, green, blue]) {

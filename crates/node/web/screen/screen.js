@@ -34,6 +34,11 @@ class Screen {
     this.bar = new Bar(this);
     this.seen = () => this.worker.postMessage({ visible: !document.hidden });
     document.addEventListener("visibilitychange", this.seen);
+    // A page that is left may be kept as it is, with its worker, for whoever comes back: it is not to stay in control meanwhile.
+    this.leaving = () => this.worker.terminate();
+    this.returning = ({ persisted }) => persisted && location.reload();
+    addEventListener("pagehide", this.leaving);
+    addEventListener("pageshow", this.returning);
     this.seen();
     this.tell();
   }
@@ -105,6 +110,8 @@ class Screen {
 
   close() {
     document.removeEventListener("visibilitychange", this.seen);
+    removeEventListener("pagehide", this.leaving);
+    removeEventListener("pageshow", this.returning);
     this.keyboard.close();
     this.pointer.close();
     this.text.close();

@@ -94,14 +94,20 @@ impl Screen {
         let (exact, rough) = atlases.split_at(exact);
         let mut exact = (!exact.is_empty()).then(|| png(exact));
         let mut rough = (!rough.is_empty()).then(|| jpeg(rough));
-        let mut ops = Bytes(ops);
+        let (mut ops, before) = (Bytes(ops), self.picture.clone());
         for _ in 0..count {
-            self.step(&mut ops, exact.as_mut(), rough.as_mut());
+            self.step(&mut ops, &before, exact.as_mut(), rough.as_mut());
         }
         assert!(ops.0.is_empty());
     }
 
-    fn step(&mut self, ops: &mut Bytes, exact: Option<&mut Atlas>, rough: Option<&mut Atlas>) {
+    fn step(
+        &mut self,
+        ops: &mut Bytes,
+        before: &Picture,
+        exact: Option<&mut Atlas>,
+        rough: Option<&mut Atlas>,
+    ) {
         match ops.u8() {
             0 => {
                 let (column, columns, y, height) = (ops.u8(), ops.u8(), ops.u16(), ops.u16());
@@ -109,6 +115,10 @@ impl Screen {
                 let to = Rect { x: column * BLOCK, y, width: columns * BLOCK, height };
                 let to = self.picture.clip(to).unwrap();
                 assert_eq!(to.height, height);
+                for y in (to.y..to.y + to.height).map(|y| y.checked_add_signed(-i32::from(down)).unwrap()) {
+                    let row = |picture: &Picture| picture.row(to.x, y, to.width).to_vec();
+                    assert_eq!(row(&self.picture), row(before), "written before it is read");
+                }
                 self.picture.copy_rows(to, down.into());
             }
             1 => {

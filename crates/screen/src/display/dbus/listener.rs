@@ -41,7 +41,7 @@ impl Listener {
     fn scanout(&self, width: u32, height: u32, stride: u32, format: u32, data: ByteBuf) -> fdo::Result<()> {
         let layout = Layout::new(width, height, stride, format).ok_or_else(unknown)?;
         self.screen.change(|grid, now| {
-            *grid = Grid::new(layout.picture());
+            grid.resize(layout.width, layout.height);
             let area = grid.picture().area();
             grid.draw(area, now, |picture, rect| copy(picture, rect, &layout, &data));
         });
@@ -104,7 +104,7 @@ impl MapListener {
         let surface = Surface::new(File::from(OwnedFd::from(memory)), offset.into(), layout);
         let mut kept = self.surface.lock();
         let area = Rect { x: 0, y: 0, width, height };
-        self.draw(kept.insert(surface), area, |grid| *grid = Grid::new(layout.picture()))
+        self.draw(kept.insert(surface), area, |grid| grid.resize(layout.width, layout.height))
     }
 
     fn update_map(&self, x: i32, y: i32, width: i32, height: i32) -> fdo::Result<()> {

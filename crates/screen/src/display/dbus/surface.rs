@@ -15,8 +15,8 @@ const PIXEL_BYTES: u64 = 4;
 /// How a picture lies in memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
-    width: u32,
-    height: u32,
+    pub(super) width: u32,
+    pub(super) height: u32,
     /// From one row to the next, in bytes.
     stride: u64,
 }
@@ -30,10 +30,6 @@ impl Layout {
             && (1..=LARGEST).contains(&height)
             && stride >= u64::from(width) * PIXEL_BYTES;
         is_fine.then_some(Layout { width, height, stride })
-    }
-
-    pub(super) fn picture(&self) -> Picture {
-        Picture::new(self.width, self.height)
     }
 }
 
@@ -98,7 +94,8 @@ mod tests {
         let mut memory = tempfile::tempfile().unwrap();
         memory.write_all(&[7; 16 + 40 * 3]).unwrap();
         let layout = Layout::new(10, 4, 40, FORMATS[0]).unwrap();
-        let (surface, mut picture) = (Surface::new(memory, 16, layout), layout.picture());
+        let (surface, mut picture) =
+            (Surface::new(memory, 16, layout), Picture::new(layout.width, layout.height));
         let rect = |height| Rect { x: 2, y: 0, width: 8, height };
         surface.read_into(&mut picture, rect(3)).unwrap();
         assert_eq!((picture.row(0, 2, 3), picture.row(2, 3, 1)), (&[0, 0, 0x07_0707][..], &[0][..]));
@@ -108,7 +105,7 @@ mod tests {
     #[test]
     fn a_picture_that_is_cut_short_is_drawn_as_far_as_it_goes() {
         let layout = Layout::new(3, 2, 12, FORMATS[0]).unwrap();
-        let mut picture = layout.picture();
+        let mut picture = Picture::new(layout.width, layout.height);
         let area = picture.area();
         copy(&mut picture, area, &layout, &[9; 12 + 5]);
         assert_eq!((picture.row(0, 0, 3), picture.row(0, 1, 3)), (&[0x09_0909; 3][..], &[0; 3][..]));

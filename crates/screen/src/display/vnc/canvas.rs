@@ -2,7 +2,7 @@
 
 use crate::display::Screen;
 use crate::picture::LARGEST;
-use crate::{BLOCK, Grid, Picture, Rect};
+use crate::{BLOCK, Picture, Rect};
 
 /// A picture, and which of its blocks were drawn on since it was shown.
 pub(super) struct Canvas {
@@ -55,7 +55,7 @@ impl Canvas {
         screen.change(|grid, now| {
             let new = &self.picture;
             if self.is_new {
-                *grid = Grid::new(Picture::new(new.width(), new.height()));
+                grid.resize(new.width(), new.height());
             }
             for rect in rects {
                 grid.draw(rect, now, |picture, Rect { x, y, width, height }| {
