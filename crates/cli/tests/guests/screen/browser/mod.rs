@@ -1,0 +1,308 @@
+//! A real browser without a window, and a small guest to look at with it.
+
+mod recording;
+
+pub use recording::Recording;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use headless_chrome::protocol::cdp::Input::{
+    self, DispatchKeyEventTypeOption, DispatchMouseEventTypeOption, DispatchTouchEventTypeOption, MouseButton,
+};
+use headless_chrome::protocol::cdp::{Emulation, Page as Pages};
+use headless_chrome::{Browser, LaunchOptions, Tab};
+use serde_json::Value;
+
+use crate::lab::{self, Lab};
+
+/// What a browser does not need here, and what would have it talk to others.
+const ARGUMENTS: [&str; 7] = [
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+];
+/// On a busy machine a browser takes its time.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// Makes a machine whose guest is `guest.S`, and starts it.
+pub fn start_guest(lab: &Lab, name: &str) {
+    let [source, object, image] = ["guest.S", "guest.o", "guest.img"].map(|file| lab.home().join(file));
+    fs::write(&source, include_str!("guest.S")).unwrap();
+    run(Command::new("as").arg("--32").arg("-o").args([&object, &source]));
+    run(Command::new("ld")
+        .args(["-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "-o"])
+        .args([&image, &object]));
+    let image = image.to_str().unwrap();
+    lab.ok(&["create", name, "--image", image, "--memory", "32M", "--disk", "4M"]);
+    lab.ok(&["start", name]);
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", lab::text(&output.stderr));
+}
+
+/// The address that `watari screen` tells.
+pub fn address(lab: &Lab, machine: &str, more: &[&str]) -> String {
+    let said = lab.ok(&[&["screen", machine], more].concat());
+    said["url"].as_str().unwrap().to_owned()
+}
+
+/// Pixels: rows from the top, red, green and blue.
+#[derive(PartialEq, Eq)]
+pub struct Pixels {
+    pub width: u32,
+    pub height: u32,
+    pub bytes: Vec<u8>,
+}
+
+impl Pixels {
+    fn decode(png: &[u8]) -> Pixels {
+        let mut decoder = png::Decoder::new(Cursor::new(png));
+        decoder.set_transformations(png::Transformations::normalize_to_color8());
+        let mut reader = decoder.read_info().unwrap();
+        let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+        let frame = reader.next_frame(&mut bytes).unwrap();
+        bytes.truncate(frame.buffer_size());
+        let bytes = match frame.color_type {
+            png::ColorType::Rgb => bytes,
+            png::ColorType::Rgba => {
+                bytes.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect()
+            }
+            other => panic!("a picture of {other:?}"),
+        };
+        Pixels { width: frame.width, height: frame.height, bytes }
+    }
+
+    fn of_url(url: &str) -> Pixels {
+        let png = url.strip_prefix("data:image/png;base64,").unwrap();
+        Pixels::decode(&BASE64.decode(png.as_bytes()).unwrap())
+    }
+
+    /// What QEMU says that a machine shows.
+    pub fn of_machine(lab: &Lab, machine: &str) -> Pixels {
+        let path = lab.home().join("screenshot.png");
+        lab.ok(&["screenshot", machine, path.to_str().unwrap()]);
+        Pixels::decode(&fs::read(path).unwrap())
+    }
+}
+
+/// A page in a browser of its own, which ends when this is dropped.
+pub struct Page {
+    tab: Arc<Tab>,
+    _browser: Browser,
+}
+
+impl Page {
+    pub fn open(url: &str) -> Page {
+        let options = LaunchOptions::default_builder()
+            .sandbox(false)
+            .window_size(Some((1280, 900)))
+            .idle_browser_timeout(IDLE)
+            .args(ARGUMENTS.iter().map(OsStr::new).collect())
+            .build()
+            .unwrap();
+        let browser = Browser::new(options).unwrap();
+        let tab = browser.new_tab().unwrap();
+        tab.set_default_timeout(lab::PATIENCE);
+        let page = Page { tab, _browser: browser };
+        page.go(url);
+        page
+    }
+
+    /// Follows an address.
+    pub fn go(&self, url: &str) {
+        self.tab.navigate_to(url).unwrap().wait_until_navigated().unwrap();
+    }
+
+    /// The value of an expression: a text, a number, a boolean or nothing. Promises are waited for.
+    pub fn evaluate(&self, expression: &str) -> Value {
+        let value = self.tab.evaluate(expression, true).unwrap_or_else(|e| panic!("{expression}: {e}"));
+        value.value.unwrap_or(Value::Null)
+    }
+
+    pub fn text(&self, expression: &str) -> String {
+        self.evaluate(expression).as_str().unwrap_or_else(|| panic!("{expression} is no text")).to_owned()
+    }
+
+    /// Waits until an expression is true.
+    pub fn wait_for(&self, what: &str, expression: &str) {
+        lab::wait(what, || (self.evaluate(expression) == true).then_some(()));
+    }
+
+    /// Presses a key, or lets go of it, by its place on the keyboard.
+    pub fn key(&self, code: &str, is_down: bool) {
+        let kind =
+            if is_down { DispatchKeyEventTypeOption::RawKeyDown } else { DispatchKeyEventTypeOption::KeyUp };
+        self.tab
+            .call_method(Input::DispatchKeyEvent {
+                Type: kind,
+                code: Some(code.to_owned()),
+                key: Some(code.to_owned()),
+                modifiers: None,
+                timestamp: None,
+                text: None,
+                unmodified_text: None,
+                key_identifier: None,
+                windows_virtual_key_code: None,
+                native_virtual_key_code: None,
+                auto_repeat: None,
+                is_keypad: None,
+                is_system_key: None,
+                location: None,
+                commands: None,
+            })
+            .unwrap();
+    }
+
+    /// Presses keys one after the other.
+    pub fn press(&self, codes: &[&str]) {
+        for code in codes {
+            self.key(code, true);
+            self.key(code, false);
+        }
+    }
+
+    /// Text comes that no key was pressed for.
+    pub fn insert(&self, text: &str) {
+        self.tab.call_method(Input::InsertText { text: text.to_owned() }).unwrap();
+    }
+
+    /// Presses a button of the page by what stands on it.
+    pub fn click_button(&self, text: &str) {
+        self.evaluate(&format!(
+            "[...document.querySelectorAll('button')].find(button => button.textContent === '{text}').click()"
+        ));
+    }
+
+    /// Moves the pointer to a place in the window, in CSS pixels, and clicks there.
+    pub fn click(&self, x: f64, y: f64, button: MouseButton) {
+        self.mouse(DispatchMouseEventTypeOption::MouseMoved, x, y, None);
+        self.mouse(DispatchMouseEventTypeOption::MousePressed, x, y, Some(button.clone()));
+        self.mouse(DispatchMouseEventTypeOption::MouseReleased, x, y, Some(button));
+    }
+
+    fn mouse(&self, kind: DispatchMouseEventTypeOption, x: f64, y: f64, button: Option<MouseButton>) {
+        let is_pressed = matches!(kind, DispatchMouseEventTypeOption::MousePressed);
+        let buttons = button.as_ref().filter(|_| is_pressed).map(|button| match button {
+            MouseButton::Left => 1,
+            MouseButton::Right => 2,
+            _ => 4,
+        });
+        self.tab
+            .call_method(Input::DispatchMouseEvent {
+                Type: kind,
+                x,
+                y,
+                click_count: button.as_ref().map(|_| 1),
+                button,
+                buttons,
+                modifiers: None,
+                timestamp: None,
+                force: None,
+                tangential_pressure: None,
+                tilt_x: None,
+                tilt_y: None,
+                twist: None,
+                delta_x: None,
+                delta_y: None,
+                pointer_Type: None,
+            })
+            .unwrap();
+    }
+
+    /// Touches a place with a finger, for so long.
+    pub fn touch(&self, x: f64, y: f64, how_long: Duration) {
+        let send = |kind, points: &[(f64, f64)]| {
+            let touch_points = points.iter().map(|&(x, y)| Input::TouchPoint {
+                x,
+                y,
+                radius_x: None,
+                radius_y: None,
+                rotation_angle: None,
+                force: None,
+                tangential_pressure: None,
+                tilt_x: None,
+                tilt_y: None,
+                twist: None,
+                id: None,
+            });
+            let touch_points = touch_points.collect();
+            let event =
+                Input::DispatchTouchEvent { Type: kind, touch_points, modifiers: None, timestamp: None };
+            self.tab.call_method(event).unwrap();
+        };
+        send(DispatchTouchEventTypeOption::TouchStart, &[(x, y)]);
+        std::thread::sleep(how_long);
+        send(DispatchTouchEventTypeOption::TouchEnd, &[]);
+    }
+
+    /// Makes the window another size.
+    pub fn resize(&self, width: u32, height: u32) {
+        self.tab
+            .call_method(Emulation::SetDeviceMetricsOverride {
+                width,
+                height,
+                device_scale_factor: 1.0,
+                mobile: false,
+                scale: None,
+                screen_width: None,
+                screen_height: None,
+                position_x: None,
+                position_y: None,
+                dont_set_visible_size: None,
+                screen_orientation: None,
+                viewport: None,
+                display_feature: None,
+                device_posture: None,
+            })
+            .unwrap();
+    }
+
+    /// What the canvas shows.
+    pub fn canvas(&self) -> Pixels {
+        let url = self.text(
+            "(() => { const shown = document.querySelector('canvas'); \
+             const copy = Object.assign(document.createElement('canvas'), { width: shown.width, height: shown.height }); \
+             copy.getContext('2d').drawImage(shown, 0, 0); return copy.toDataURL('image/png'); })()",
+        );
+        Pixels::of_url(&url)
+    }
+
+    /// What the page's own painter makes of updates.
+    pub fn paint(&self, updates: &[Vec<u8>]) -> Pixels {
+        let updates: Vec<String> = updates.iter().map(|update| BASE64.encode(update)).collect();
+        let url = self.text(&format!(
+            "(async () => {{ const {{ Painter }} = await import('/screen/painter.js'); \
+             const canvas = new OffscreenCanvas(1, 1), painter = new Painter(canvas); \
+             for (const update of {updates:?}) {{ \
+             painter.paint(await painter.read(Uint8Array.from(atob(update), c => c.charCodeAt(0)).buffer)); }} \
+             const blob = await canvas.convertToBlob({{ type: 'image/png' }}); \
+             return new Promise(done => {{ const reader = new FileReader(); reader.onload = () => done(reader.result); \
+             reader.readAsDataURL(blob); }}); }})()"
+        ));
+        Pixels::of_url(&url)
+    }
+
+    /// Writes what the window shows to a picture that stays there after the test, to be looked at.
+    pub fn photograph(&self, name: &str) -> PathBuf {
+        let png =
+            self.tab.capture_screenshot(Pages::CaptureScreenshotFormatOption::Png, None, None, true).unwrap();
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pictures");
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(format!("{name}.png"));
+        fs::write(&path, png).unwrap();
+        path
+    }
+}
