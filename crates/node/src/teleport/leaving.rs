@@ -2,11 +2,11 @@
 //! held for the last of it, and handed over.
 
 use std::fs;
-use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio::net::UnixListener;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use watari_keeper::Loan;
@@ -344,15 +344,10 @@ impl Leaving<'_> {
     }
 }
 
-/// Passes on what the keeper that connects here says.
+/// Passes on what the keeper that connects here says. A keeper that is killed before it can never does.
 async fn pass_on(way: Way, listener: UnixListener) {
-    let accepted = tokio::task::spawn_blocking(move || listener.accept()).await;
-    let done = match accepted {
-        Ok(Ok((keeper, _))) => way.pass_on(keeper).await,
-        Ok(Err(error)) => Err(error),
-        Err(_) => return,
-    };
-    if let Err(error) = done {
+    let passed = async { way.pass_on(listener.accept().await?.0.into_std()?).await };
+    if let Err(error) = passed.await {
         tracing::debug!("what the keepers say is not passed on any more: {error}");
     }
 }
