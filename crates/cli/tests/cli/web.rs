@@ -9,8 +9,13 @@ use crate::common::Bench;
 
 /// Sends a request for `path` and returns status and body.
 fn get(address: &str, path: &str, headers: &str) -> (u16, String) {
+    request(address, "GET", path, headers)
+}
+
+fn request(address: &str, method: &str, path: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n").unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n")
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -30,6 +35,25 @@ fn nobody_gets_in_without_the_token() {
     assert_eq!(get(address, &format!("/?token={token}"), "").0, 200);
     assert_eq!(get(address, "/api/v1/machines", &bearer), (200, r#"{"machines":[]}"#.to_owned()));
     assert_eq!(get(address, "/nothing", &bearer).0, 404);
+}
+
+#[test]
+fn who_may_watch_one_machine_can_do_nothing_to_any() {
+    let mut bench = Bench::new();
+    let address = bench.start()["web_url"].as_str().unwrap().to_owned();
+    let address = address.strip_prefix("http://").unwrap().split_once('/').unwrap().0.to_owned();
+    for name in ["screen", "web"] {
+        bench.run(["create", name, "--demo", "--disk", "1M", "--json"]).well();
+    }
+    let url = bench.run(["screen", "web", "--view-only", "--json"]).well().json()["url"].clone();
+    let token = url.as_str().unwrap().split_once("token=").unwrap().1.to_owned();
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    // One is called as what may be seen is.
+    for path in ["machines", "machines/screen", "machines/web", "machines/web/log", "node"] {
+        assert_eq!(get(&address, &format!("/api/v1/{path}"), &bearer).0, 403, "{path}");
+        assert_eq!(request(&address, "DELETE", &format!("/api/v1/{path}"), &bearer).0, 403, "{path}");
+    }
+    assert_eq!(bench.run(["list", "--json"]).well().json()["machines"].as_array().unwrap().len(), 2);
 }
 
 #[test]

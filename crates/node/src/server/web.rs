@@ -88,7 +88,7 @@ fn admit(app: &App, request: &mut Request) -> Result<Option<String>, Refusal> {
         Denied::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens: try again in a minute\n"),
     })?;
     let is_page = !uri.path().starts_with("/api/");
-    if !access.is_full() && !is_page && !uri.path().ends_with("/screen") {
+    if !access.is_full() && !is_page && !is_screen(request.method(), uri) {
         return Err((StatusCode::FORBIDDEN, "this address is for watching a screen alone\n"));
     }
     let cookie = in_address.filter(|_| is_page).map(|token| {
@@ -110,6 +110,12 @@ fn is_ours(host: &str, names: &[String]) -> bool {
     host == "localhost"
         || address.parse::<IpAddr>().is_ok()
         || names.iter().any(|name| name.eq_ignore_ascii_case(host))
+}
+
+/// Whether a request is for some machine's screen, and for nothing else of it: a machine may be called `screen` itself.
+fn is_screen(method: &Method, uri: &Uri) -> bool {
+    let of_machine = uri.path().strip_prefix("/api/v1/machines/").and_then(|rest| rest.split_once('/'));
+    *method == Method::GET && of_machine.is_some_and(|(_, what)| what == "screen")
 }
 
 fn is_upgrade(headers: &HeaderMap) -> bool {
@@ -155,6 +161,25 @@ mod tests {
         }
         for host in ["", "evil.example", "127.0.0.1.evil.example:80", "localhost.evil", "x.watari.example"] {
             assert!(!is_ours(host, &names), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_screen_is_told_from_everything_else_of_a_machine() {
+        let is = |method, path: &str| is_screen(&method, &Uri::try_from(path).unwrap());
+        assert!(
+            is(Method::GET, "/api/v1/machines/web/screen")
+                && is(Method::GET, "/api/v1/machines/screen/screen")
+        );
+        assert!(!is(Method::DELETE, "/api/v1/machines/web/screen"));
+        for path in [
+            "/api/v1/machines/screen",
+            "/api/v1/machines/web/x/screen",
+            "/api/v1/machines/web/screen/links",
+            "/api/v1/node/screen",
+            "/screen",
+        ] {
+            assert!(!is(Method::GET, path), "{path}");
         }
     }
 
