@@ -7,7 +7,8 @@
 //! machines/NAME/machine.toml  identity and configuration
 //! machines/NAME/state.json    what the machine is doing, rewritten atomically
 //! machines/NAME/network.json  whether a person plugged or pulled its cable, if anyone did
-//! machines/NAME/captures.jsonl  what its newest snapshots took to make: pauses, times, pages
+//! machines/NAME/captures.jsonl
+//!                             what its newest snapshots took to make: pauses, times, pages
 //! machines/NAME/lock          held by the one process that may change the machine
 //! machines/NAME/disk0.raw …   disks, with disk0.map beside them
 //! machines/NAME/boot/         kernel and initrd
@@ -237,7 +238,7 @@ impl MachineHome {
         self.folder.join(format!("{name}.log"))
     }
 
-    /// A socket: `keeper`, `qmp`, `disks`, `vnc`, `serial` or `agent`.
+    /// A socket: `keeper`, `qmp`, `disks`, `vnc`, `serial`, `agent`, `spice`, `gdb` or `lender`.
     pub fn socket(&self, name: &str) -> PathBuf {
         self.run.join(name)
     }
@@ -245,4 +246,22 @@ impl MachineHome {
 
 fn create_private(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io("create", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use watari_qemu::{AGENT_SOCKET, DESKTOP_SOCKET, GDB_SOCKET, QMP_SOCKET, SERIAL_SOCKET, VNC_SOCKET};
+
+    use super::*;
+
+    #[test]
+    fn no_socket_has_a_longer_name_than_is_reckoned_with() {
+        let others = ["keeper", "disks", "lender"];
+        for name in [AGENT_SOCKET, DESKTOP_SOCKET, GDB_SOCKET, QMP_SOCKET, SERIAL_SOCKET, VNC_SOCKET]
+            .iter()
+            .chain(&others)
+        {
+            assert!("/".len() + name.len() <= LONGEST_SOCKET.len(), "{name}");
+        }
+    }
 }

@@ -62,7 +62,7 @@ export async function create(before) {
         type: "text",
         when: (values) => values.from !== "disk",
       },
-      { name: "memory", label: "Memory, MiB", type: "number", min: 16, placeholder: "default", isNarrow: true },
+      { name: "memory", label: "Memory, MiB", type: "number", min: 32, placeholder: "default", isNarrow: true },
       { name: "cpus", label: "CPUs", type: "number", min: 1, max: 255, placeholder: "1", isNarrow: true },
       { name: "disk", label: "Disk, GiB", type: "number", min: 1, placeholder: "default", isNarrow: true },
     ],

@@ -32,7 +32,7 @@ pub const SERIAL_SOCKET: &str = "serial";
 /// The guest agent's socket, in [`Launch::run_dir`].
 pub const AGENT_SOCKET: &str = "agent";
 /// The desktop agent's socket (what spice-vdagent speaks), in [`Launch::run_dir`], for machines whose layout has one.
-pub const DESKTOP_SOCKET: &str = "vdagent";
+pub const DESKTOP_SOCKET: &str = "spice";
 /// The debugger's socket, in [`Launch::run_dir`], where there is one.
 pub const GDB_SOCKET: &str = "gdb";
 

@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use axum::body::Bytes;
 use tokio::sync::{mpsc, watch};
+use watari_qemu::SERIAL_SOCKET;
 use watari_types::MachineName;
 
 pub(crate) use self::attend::attend;
@@ -69,7 +70,7 @@ impl Consoles {
         }
         let (home, node, name) = (node.home.machine(machine), Arc::clone(node), machine.clone());
         let place = Place {
-            socket: home.socket("serial"),
+            socket: home.socket(SERIAL_SOCKET),
             log: home.log("serial"),
             doing: Box::new(move || node.doing(&name)),
         };

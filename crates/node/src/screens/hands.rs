@@ -16,6 +16,8 @@ const MOST_STEPS: i8 = 16;
 
 /// So much is remembered of what is to be typed, in strokes: it takes twenty minutes.
 const MOST_STROKES: usize = 120_000;
+/// No text is longer, in bytes: its strokes are many more.
+const MOST_TEXT: usize = 16 << 10;
 /// Keys that change what others type: Shift, Control, Alt and the one beside it, on both sides.
 const MODIFIERS: [u32; 8] = [0x2a, 0x36, 0x1d, 0x9d, 0x38, 0xb8, 0xdb, 0xdc];
 
@@ -26,7 +28,7 @@ pub(super) enum NotTyped {
     NoLayout(String),
     #[error(transparent)]
     Cannot(#[from] CannotType),
-    #[error("too much is being typed already")]
+    #[error("it is too long, or too much is being typed already")]
     TooMuch,
 }
 
@@ -56,7 +58,7 @@ impl Hands {
                 self.press(display, buttons).await
             }
             Heard::Moved { right, down, buttons } => {
-                display.shift(right, down).await?;
+                self.shift(display, right, down).await?;
                 self.press(display, buttons).await
             }
             Heard::Wheel { up } => wheel(display, up).await,
@@ -74,6 +76,9 @@ impl Hands {
     /// Remembers a text that is to be typed, after what is there already. Modifiers that are held by then are let go of.
     pub(super) fn plan(&mut self, text: &str, layout: &str) -> Result<(), NotTyped> {
         let layout = Layout::named(layout).ok_or_else(|| NotTyped::NoLayout(layout.to_owned()))?;
+        if text.len() > MOST_TEXT {
+            return Err(NotTyped::TooMuch);
+        }
         let strokes = strokes(text, layout)?;
         if self.waiting.len() + MODIFIERS.len() + strokes.len() > MOST_STROKES {
             return Err(NotTyped::TooMuch);
@@ -140,6 +145,16 @@ impl Hands {
         display.shift(way(from_x, x), way(from_y, y)).await
     }
 
+    /// And to one whose pointer only knows where it is, where that is then.
+    async fn shift(&mut self, display: &Display, right: i32, down: i32) -> Result<(), DisplayError> {
+        if display.shift(right, down).await.is_ok() {
+            return Ok(());
+        }
+        let area = display.screen().see(|grid| grid.picture().area());
+        self.at = moved(self.at, (right, down), (area.width, area.height));
+        display.point(self.at.0, self.at.1).await
+    }
+
     async fn press(&mut self, display: &Display, buttons: u8) -> Result<(), DisplayError> {
         for (index, button) in BUTTONS.into_iter().enumerate() {
             let bit = 1 << index;
@@ -150,6 +165,12 @@ impl Hands {
         }
         Ok(())
     }
+}
+
+/// Where a pointer is that was moved, on a screen of that size.
+fn moved(at: (u32, u32), by: (i32, i32), size: (u32, u32)) -> (u32, u32) {
+    let along = |at: u32, by: i32, size: u32| at.saturating_add_signed(by).min(size.saturating_sub(1));
+    (along(at.0, by.0, size.0), along(at.1, by.1, size.1))
 }
 
 async fn wheel(display: &Display, up: i8) -> Result<(), DisplayError> {
@@ -168,6 +189,7 @@ mod tests {
     #[test]
     fn what_is_planned_is_typed_whole_or_not_at_all() {
         let mut hands = Hands::default();
+        assert!(matches!(hands.plan(&"a".repeat(MOST_TEXT + 1), "us"), Err(NotTyped::TooMuch)));
         assert!(matches!(hands.plan("a", "xx"), Err(NotTyped::NoLayout(name)) if name == "xx"));
         assert!(matches!(hands.plan("aé", "us"), Err(NotTyped::Cannot(cannot)) if cannot.characters == "é"));
         assert!(hands.waiting.is_empty());
@@ -177,6 +199,13 @@ mod tests {
         }
         assert_eq!((texts, hands.waiting.len()), (3, 3 * (2 * (16 << 10) + MODIFIERS.len())));
         assert!(matches!(hands.plan(&"a".repeat(16 << 10), "us"), Err(NotTyped::TooMuch)));
+    }
+
+    #[test]
+    fn a_pointer_that_is_moved_stays_on_the_screen() {
+        assert_eq!(moved((10, 10), (5, -3), (640, 480)), (15, 7));
+        assert_eq!(moved((10, 10), (-50, 9000), (640, 480)), (0, 479));
+        assert_eq!(moved((0, 0), (i32::MAX, i32::MIN), (1, 1)), (0, 0));
     }
 
     #[test]

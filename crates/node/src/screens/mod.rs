@@ -123,12 +123,15 @@ impl Stage {
     pub(crate) async fn thumbnail(self: &Arc<Self>, node: &Node) -> Result<Option<Vec<u8>>> {
         let Some(shown) = self.shown(node).await? else { return Ok(None) };
         let picture: Picture = shown.display.screen().see(|grid| grid.picture().clone());
+        let small = tokio::task::spawn_blocking(move || thumbnail(&picture, SMALL));
         let stage = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(LINGER).await;
             drop((shown, stage));
         });
-        Ok(Some(thumbnail(&picture, SMALL)?))
+        let small =
+            small.await.map_err(|e| Error::Internal(format!("a picture cannot be made small: {e}")))?;
+        Ok(Some(small?))
     }
 }
 

@@ -60,7 +60,7 @@ export class Bar {
   update() {
     const { state, isInControl } = this.screen;
     this.take.hidden = !state?.may_control || state.control !== "anothers";
-    for (const control of [this.board, this.keys, this.lock]) control.disabled = !isInControl;
+    for (const control of [this.board, this.keys, this.text, this.lock]) control.disabled = !isInControl;
     this.who.textContent = who(state);
   }
 }

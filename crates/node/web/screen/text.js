@@ -76,6 +76,7 @@ export class Text {
 
   // Types text.
   write(text) {
+    if (!this.screen.isInControl) return;
     this.offerLayouts();
     this.screen.say({ type: "type", text, layout: this.layout.value });
   }

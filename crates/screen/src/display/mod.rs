@@ -8,7 +8,7 @@ mod vnc;
 
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -41,7 +41,12 @@ impl<E: Into<Cause>> From<E> for DisplayError {
 pub struct Screen {
     grid: Mutex<Grid>,
     changed: watch::Sender<u64>,
+    /// Whether anybody has said what is shown.
+    told: watch::Sender<bool>,
 }
+
+/// QEMU says what is shown when one has connected; a machine that shows nothing says nothing.
+const FIRST_PICTURE: Duration = Duration::from_secs(1);
 
 /// When time began, for all screens: a viewer goes from one to the next.
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -50,7 +55,7 @@ impl Screen {
     fn new() -> Screen {
         let grid = Grid::new(Picture::new(640, 480));
         let changed = watch::Sender::new(grid.version());
-        Screen { grid: Mutex::new(grid), changed }
+        Screen { grid: Mutex::new(grid), changed, told: watch::Sender::new(false) }
     }
 
     /// The time that blocks' changes are noted in, in milliseconds.
@@ -73,6 +78,7 @@ impl Screen {
         change(&mut grid, Screen::now());
         let version = grid.version();
         drop(grid);
+        self.told.send_replace(true);
         self.changed.send_if_modified(|before| std::mem::replace(before, version) != version);
     }
 }
@@ -117,7 +123,7 @@ impl Display {
     pub async fn dbus(socket: UnixStream) -> Result<Display, DisplayError> {
         let screen = Arc::new(Screen::new());
         let qemu = Qemu::Dbus(Dbus::connect(socket, &screen).await?);
-        Ok(Display { screen, qemu })
+        Ok(Display { screen, qemu }.begun().await)
     }
 
     /// The same over `socket`, which is connected to QEMU's VNC server.
@@ -127,7 +133,18 @@ impl Display {
     pub async fn vnc(socket: UnixStream) -> Result<Display, DisplayError> {
         let screen = Arc::new(Screen::new());
         let qemu = Qemu::Vnc(Vnc::connect(socket, &screen).await?);
-        Ok(Display { screen, qemu })
+        Ok(Display { screen, qemu }.begun().await)
+    }
+
+    /// Waits for what is shown now, which QEMU says at once: what there is until then nobody is to see.
+    async fn begun(self) -> Display {
+        let mut told = self.screen.told.subscribe();
+        tokio::select! {
+            _ = told.wait_for(|told| *told) => {}
+            () = self.closed() => {}
+            () = tokio::time::sleep(FIRST_PICTURE) => {}
+        }
+        self
     }
 
     /// What it shows.
