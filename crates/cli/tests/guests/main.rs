@@ -18,6 +18,7 @@ mod ends;
 mod failures;
 mod garbage;
 mod images;
+mod keyboard;
 mod lan;
 mod lazy;
 mod lives;
