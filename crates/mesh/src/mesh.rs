@@ -22,7 +22,7 @@ use iroh::endpoint::{RecvStream, SendStream};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use watari_store::NodeKey;
-use watari_types::{ErrorReport, MachineId, MeshId, NodeId, NodeName};
+use watari_types::{ErrorReport, MachineId, MachineName, MeshId, NodeId, NodeName};
 
 use crate::Error;
 use crate::exchange::Link;
@@ -75,6 +75,13 @@ pub trait Host: Send + Sync + 'static {
     /// # Errors
     /// It was not, or is not any more.
     fn lend(&self, to: NodeId, machine: MachineId) -> Result<UnixStream, ErrorReport>;
+
+    /// Where somebody at a member who watches a machine that lives here, and may use it or not, is answered in HTTP; and what the
+    /// machine is called here.
+    ///
+    /// # Errors
+    /// It does not live here.
+    fn watch(&self, machine: MachineId, may_control: bool) -> Result<(UnixStream, MachineName), ErrorReport>;
 
     /// Gives a member the snapshot that a revision names here.
     fn give(&self, to: NodeId, rev: &str, link: &mut Link);
@@ -372,6 +379,21 @@ impl Mesh {
     pub async fn begin_borrowing(&self, node: NodeId, machine: MachineId) -> Result<Way, Error> {
         let ((), send, receive) = self.request(node, &Ask::Lend { machine }).await?;
         Ok(Way::over(send, receive))
+    }
+
+    /// The way over which a node that a machine lives on is asked about it, in HTTP, for somebody who watches it here; and what the
+    /// machine is called there.
+    ///
+    /// # Errors
+    /// It does not answer, or will not.
+    pub async fn begin_watching(
+        &self,
+        node: NodeId,
+        machine: MachineId,
+        may_control: bool,
+    ) -> Result<(Way, MachineName), Error> {
+        let (name, send, receive) = self.request(node, &Ask::Watch { machine, may_control }).await?;
+        Ok((Way::over(send, receive).before_others(), name))
     }
 
     /// Has a node take a snapshot: what follows is for [`give`](crate::exchange::give), at most so many bytes a second. It is not

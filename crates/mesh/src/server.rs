@@ -106,6 +106,9 @@ async fn handle(mesh: Mesh, node: NodeId, mut send: SendStream, mut receive: Rec
             return receive_machine(mesh, node, machine, *arriving, send, receive).await;
         }
         Ok(Ask::Lend { machine }) => return lend(mesh, node, machine, send, receive).await,
+        Ok(Ask::Watch { machine, may_control }) => {
+            return watch(mesh, node, machine, may_control, send, receive).await;
+        }
         Ok(Ask::Take { lanes }) => return take(mesh, node, lanes, send, receive).await,
         Ok(Ask::Give { rev, lanes }) => return give(mesh, node, rev, lanes, send, receive).await,
         Ok(Ask::Lane { name }) => {
@@ -152,7 +155,7 @@ async fn receive_machine(
     let ready = tokio::task::spawn_blocking(move || host.receive(node, machine, arriving)).await;
     let ready = ready.unwrap_or_else(|_| Err(Error::Internal("a machine could not be taken").report()));
     let ready = ready.map(|(keeper, footing)| (footing, keeper));
-    link_keepers(node, machine, ready, send, receive).await;
+    link(node, machine, ready, Way::over(send, receive)).await;
 }
 
 async fn lend(mesh: Mesh, node: NodeId, machine: MachineId, send: SendStream, receive: RecvStream) {
@@ -160,27 +163,41 @@ async fn lend(mesh: Mesh, node: NodeId, machine: MachineId, send: SendStream, re
     let keeper = tokio::task::spawn_blocking(move || host.lend(node, machine)).await;
     let keeper = keeper.unwrap_or_else(|_| Err(Error::Internal("a machine could not be lent").report()));
     // Somebody's guest waits for it.
-    let _ = send.set_priority(1);
-    link_keepers(node, machine, keeper.map(|keeper| ((), keeper)), send, receive).await;
+    let way = Way::over(send, receive).before_others();
+    link(node, machine, keeper.map(|keeper| ((), keeper)), way).await;
 }
 
-/// Answers, and passes on what the keeper here and the one there say to each other.
-async fn link_keepers<T: serde::Serialize>(
+async fn watch(
+    mesh: Mesh,
+    node: NodeId,
+    machine: MachineId,
+    may_control: bool,
+    send: SendStream,
+    receive: RecvStream,
+) {
+    let host = mesh.0.host.clone();
+    let visit = tokio::task::spawn_blocking(move || host.watch(machine, may_control)).await;
+    let visit = visit.unwrap_or_else(|_| Err(Error::Internal("a machine cannot be watched").report()));
+    let way = Way::over(send, receive).before_others();
+    link(node, machine, visit.map(|(here, name)| (name, here)), way).await;
+}
+
+/// Answers, and passes on what is said of a machine on a socket here and by the other node.
+async fn link<T: serde::Serialize>(
     node: NodeId,
     machine: MachineId,
     answer: Result<(T, UnixStream), ErrorReport>,
-    mut send: SendStream,
-    receive: RecvStream,
+    mut way: Way,
 ) {
-    let (answer, keeper) = match answer {
-        Ok((answer, keeper)) => (Ok(answer), Some(keeper)),
+    let (answer, here) = match answer {
+        Ok((answer, here)) => (Ok(answer), Some(here)),
         Err(report) => (Err(Error::Unwanted(report)), None),
     };
-    if reply(node, &mut send, answer).await.is_ok()
-        && let Some(keeper) = keeper
-        && let Err(error) = Way::over(send, receive).pass_on(keeper).await
+    if reply(node, &mut way.send, answer).await.is_ok()
+        && let Some(here) = here
+        && let Err(error) = way.pass_on(here).await
     {
-        tracing::debug!(%node, %machine, "what its keepers say is not passed on any more: {error}");
+        tracing::debug!(%node, %machine, "what is said of it is not passed on any more: {error}");
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) enum Ask {
     Migrate { machine: MachineId, arriving: Box<Arriving> },
     /// To pass on what is wanted of a machine that was lent, and what is given.
     Lend { machine: MachineId },
+    /// To pass on what somebody asks there, in HTTP, who watches a machine, and may use it or not.
+    Watch { machine: MachineId, may_control: bool },
     /// What it has.
     Holdings,
     /// To take a snapshot, of which pages come over lanes of this name.

@@ -15,7 +15,8 @@ use watari_mesh::handover::{Arriving, Call, Footing, Reply};
 use watari_mesh::{Error, Holdings, Host, Listen, Mesh, Options, Presence};
 use watari_store::{NodeKey, Parcel, Store};
 use watari_types::{
-    Epoch, ErrorKind, ErrorReport, Generation, MachineId, NodeId, NodeName, Retention, SnapshotId,
+    Epoch, ErrorKind, ErrorReport, Generation, MachineId, MachineName, NodeId, NodeName, Retention,
+    SnapshotId,
 };
 
 #[allow(dead_code, reason = "a part of it is needed")]
@@ -59,6 +60,10 @@ impl Host for Daemon {
 
     fn lend(&self, _: NodeId, machine: MachineId) -> Result<UnixStream, ErrorReport> {
         Err(ErrorReport::new(ErrorKind::WrongState, format!("{machine} was not lent"), ""))
+    }
+
+    fn watch(&self, machine: MachineId, may_control: bool) -> Result<(UnixStream, MachineName), ErrorReport> {
+        Err(ErrorReport::new(ErrorKind::WrongState, format!("{machine} is not here, {may_control}"), ""))
     }
 
     fn give(&self, _: NodeId, _: &str, link: &mut Link) {

@@ -8,9 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, mpsc};
 use watari_keeper::home::{Home, MachineHome};
 use watari_keeper::protocol::Progress;
 use watari_keeper::record::{MachineFile, MachineState, Phase};
@@ -22,6 +22,7 @@ use watari_types::{MachineName, NodeId};
 use crate::api::{InstanceInfo, MachineInfo, OriginInfo};
 use crate::consoles::Consoles;
 use crate::gc::Pins;
+use crate::mesh::Visit;
 use crate::screens::Screens;
 use crate::supervise::Live;
 use crate::teleport::{Borrowers, Comings, Tenures};
@@ -65,6 +66,8 @@ pub(crate) struct Node {
     pub(crate) options: Options,
     pub(crate) screens: Screens,
     pub(crate) consoles: Consoles,
+    /// Where those come in who watch machines from other nodes, once they are answered.
+    pub(crate) visits: OnceLock<mpsc::Sender<Visit>>,
     /// Held while the accelerator is probed, so that it is probed once.
     pub(crate) probing: Mutex<()>,
     finder: QemuFinder,
@@ -111,6 +114,7 @@ impl Node {
             sending_lent: Mutex::default(),
             screens: Screens::default(),
             consoles: Consoles::default(),
+            visits: OnceLock::new(),
             options,
             probing: Mutex::new(()),
             finder,

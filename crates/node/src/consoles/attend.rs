@@ -14,20 +14,25 @@ use crate::api::ConsoleNews;
 /// A guest prints byte by byte: what comes in so short a time is told at once.
 const BREATH: Duration = Duration::from_millis(4);
 
-/// Attaches whoever is at the other end of `socket` until that one goes away.
-pub(crate) async fn attend(console: Arc<Console>, socket: WebSocket) {
-    let (sink, stream) = socket.split();
+/// How long somebody may take to hear that this is the end.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Attaches whoever is at the other end of `socket` until that one goes away or it has `ended`.
+pub(crate) async fn attend(console: Arc<Console>, socket: WebSocket, ended: impl Future<Output = ()>) {
+    let (mut sink, stream) = socket.split();
     tokio::select! {
-        said = say(sink, console.line.clone()) => {
+        said = say(&mut sink, console.line.clone()) => {
             tracing::debug!(?said, "nobody listens to a console any more");
         }
         () = hear(stream, &console) => {}
+        () = ended => {}
     }
+    let _ = tokio::time::timeout(GOODBYE, sink.close()).await;
 }
 
 /// Tells what is printed, and how things are after all that was printed by then.
 async fn say(
-    mut sink: SplitSink<WebSocket, Message>,
+    sink: &mut SplitSink<WebSocket, Message>,
     mut line: watch::Receiver<Line>,
 ) -> Result<(), axum::Error> {
     let (mut at, mut told) = (None, None);

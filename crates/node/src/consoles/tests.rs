@@ -41,7 +41,7 @@ impl Bench {
         let attached = async move |upgrade: WebSocketUpgrade| {
             let console = hold(&kept).upgrade().unwrap_or_else(|| Arc::new(Hub::begin(place(path))));
             *hold(&kept) = Arc::downgrade(&console);
-            upgrade.on_upgrade(|socket| attend(console, socket))
+            upgrade.on_upgrade(|socket| attend(console, socket, std::future::pending()))
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

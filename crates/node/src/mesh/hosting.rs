@@ -8,7 +8,7 @@ use watari_mesh::exchange::{self, Link, Offer};
 use watari_mesh::handover::{Arriving, Call, Footing, Reply};
 use watari_mesh::{HeldMachine, Holdings, Host};
 use watari_store::Parcel;
-use watari_types::{ErrorReport, MachineId, NodeId};
+use watari_types::{ErrorReport, MachineId, MachineName, NodeId};
 
 use crate::depots::{offered_by, tags_of};
 use crate::node::Node;
@@ -63,6 +63,11 @@ impl Host for Hosting {
     fn lend(&self, to: NodeId, machine: MachineId) -> Result<UnixStream, ErrorReport> {
         let node = self.0.upgrade().ok_or_else(|| Error::Closing.report())?;
         node.lend(to, machine).map_err(|error| error.report())
+    }
+
+    fn watch(&self, machine: MachineId, may_control: bool) -> Result<(UnixStream, MachineName), ErrorReport> {
+        let node = self.0.upgrade().ok_or_else(|| Error::Closing.report())?;
+        node.let_visit(machine, may_control).map_err(|error| error.report())
     }
 
     fn give(&self, to: NodeId, rev: &str, link: &mut Link) {

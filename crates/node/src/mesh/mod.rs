@@ -4,6 +4,7 @@
 
 mod exchange;
 mod hosting;
+mod visiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::{Error, Result};
 use hosting::Hosting;
 
 pub(crate) use exchange::sending;
+pub(crate) use visiting::{Visit, Visitor};
 
 /// How long a ticket is valid if nobody says otherwise.
 const VALID: Duration = Duration::from_secs(3600);

@@ -17,6 +17,8 @@ pub(super) struct State {
     pub(super) machine: String,
     /// What the machine is doing.
     pub(super) phase: Phase,
+    /// Whether it is shown, and what is done here can count.
+    pub(super) shown: bool,
     /// Why, or why nothing is seen.
     pub(super) reason: String,
     pub(super) control: Control,

@@ -32,6 +32,8 @@ use crate::node::{Node, hold};
 
 /// How often it is looked whether a machine that shows nothing does by now, and what it is doing.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a viewer may take to hear that this is the end.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// What is due although nothing changes is not tried more often than this.
 const BREATH: Duration = Duration::from_millis(15);
 
@@ -47,6 +49,8 @@ struct Session {
     shown: Mutex<Option<Arc<Shown>>>,
     /// Why nothing is, though the machine runs.
     trouble: Mutex<String>,
+    /// Tells that something is shown, or nothing any more.
+    turned: Notify,
     /// Tells that there is something to type.
     planned: Notify,
     /// What it is told once.
@@ -59,8 +63,14 @@ enum Note {
     IsSeen(bool),
 }
 
-/// Shows a machine to whoever is at the other end of `socket`, until that one goes away.
-pub(crate) async fn attend(node: Arc<Node>, machine: MachineName, may_control: bool, socket: WebSocket) {
+/// Shows a machine to whoever is at the other end of `socket`, until that one goes away or it has `ended`.
+pub(crate) async fn attend(
+    node: Arc<Node>,
+    machine: MachineName,
+    may_control: bool,
+    socket: WebSocket,
+    ended: impl Future<Output = ()>,
+) {
     let stage = node.screens.stage(&machine);
     let seat = stage.audience.enter(may_control);
     let clipboard = stage.clipboard(&node);
@@ -74,27 +84,31 @@ pub(crate) async fn attend(node: Arc<Node>, machine: MachineName, may_control: b
         clipboard,
         shown: Mutex::default(),
         trouble: Mutex::default(),
+        turned: Notify::new(),
         planned: Notify::new(),
         told,
     };
-    let (sink, stream) = socket.split();
+    let (mut sink, stream) = socket.split();
     let (updates, ready) = mpsc::channel(1);
     let (notes, noted) = mpsc::channel(8);
     let (news, heard) = watch::channel(session.state());
     tokio::select! {
-        () = say(sink, ready, heard, said) => {}
+        () = say(&mut sink, ready, heard, said) => {}
         () = session.hear(stream, notes) => {}
         () = session.copy() => {}
         () = session.type_out() => {}
         () = session.show(noted, updates) => {}
         () = session.tell(news) => {}
+        () = ended => {}
     }
     session.leave().await;
+    // Then it knows that nothing went wrong. Whoever takes nothing any more is not waited for.
+    let _ = tokio::time::timeout(GOODBYE, sink.close()).await;
 }
 
 /// Passes on what there is for the viewer, news first.
 async fn say(
-    mut sink: SplitSink<WebSocket, Message>,
+    sink: &mut SplitSink<WebSocket, Message>,
     mut updates: mpsc::Receiver<Vec<u8>>,
     mut news: watch::Receiver<State>,
     mut said: mpsc::Receiver<Said>,
@@ -128,6 +142,7 @@ impl Session {
         State {
             machine: self.machine.to_string(),
             phase: doing.phase,
+            shown: hold(&self.shown).is_some(),
             reason: if trouble.is_empty() { doing.reason } else { trouble },
             control: self.stage.audience.control(self.seat),
             may_control: self.may_control,
@@ -146,7 +161,11 @@ impl Session {
                 std::mem::replace(last, state) != *last
             });
             // An error would mean that the stage is gone, which this session holds.
-            let _ = tokio::time::timeout(LOOK, changes.changed()).await;
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = self.turned.notified() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
         }
     }
 
@@ -269,6 +288,11 @@ impl Session {
         }
     }
 
+    fn turn_to(&self, shown: Option<Arc<Shown>>) {
+        *hold(&self.shown) = shown;
+        self.turned.notify_one();
+    }
+
     /// Shows the machine, one run of it after the other.
     async fn show(&self, mut notes: mpsc::Receiver<Note>, updates: mpsc::Sender<Vec<u8>>) {
         let (mut viewer, mut is_seen) = (Viewer::default(), true);
@@ -276,13 +300,13 @@ impl Session {
             let shown = self.stage.shown(&self.node).await;
             *hold(&self.trouble) = shown.as_ref().err().map(why).unwrap_or_default();
             if let Ok(Some(shown)) = shown {
-                *hold(&self.shown) = Some(Arc::clone(&shown));
+                self.turn_to(Some(Arc::clone(&shown)));
                 viewer.begin_anew();
                 let mut showing = Showing { viewer: &mut viewer, is_seen: &mut is_seen, shown: &shown };
                 if showing.go_on(&mut notes, &updates).await.is_none() {
                     return;
                 }
-                *hold(&self.shown) = None;
+                self.turn_to(None);
                 self.stage.hands.lock().await.forget();
             }
             tokio::select! {

@@ -25,14 +25,15 @@ pub(super) async fn console(
     upgrade: WebSocketUpgrade,
 ) -> Answer {
     let machine = name(&text)?;
-    app.node.machine(&machine)?;
+    let (_, file) = app.node.machine(&machine)?;
     let (node, stopped) = (app.node.clone(), app.stopped());
     let upgrade = upgrade.max_message_size(LONGEST).max_frame_size(LONGEST);
     Ok(upgrade.on_upgrade(async move |socket| {
         let console = node.consoles.console(&node, &machine);
-        tokio::select! {
-            () = attend(console, socket) => {}
-            () = stopped => {}
-        }
+        let left = node.left(machine, file.config.id);
+        let ended = async {
+            tokio::select! { () = stopped => {}, () = left => {} }
+        };
+        attend(console, socket, ended).await;
     }))
 }

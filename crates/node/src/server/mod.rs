@@ -10,6 +10,7 @@ mod pages;
 mod place;
 mod routes;
 mod screen;
+mod visits;
 mod web;
 
 use std::fs::{self, Permissions};
@@ -109,6 +110,7 @@ async fn run(node: Arc<Node>, port: u16, ready: impl FnOnce(&NodeInfo)) -> Resul
     let stopping = watch::Sender::new(false);
     let app = Arc::new(App { node: node.clone(), info, tokens, origin: origin.clone(), names, stopping });
     find_keepers(&node).await?;
+    let visits = visits::serve(app.clone());
     node.open_mesh().await;
     tokio::spawn(teleport::settle_offers(Arc::downgrade(&node)));
     tokio::spawn(stop_on_signals(app.clone()));
@@ -117,9 +119,9 @@ async fn run(node: Arc<Node>, port: u16, ready: impl FnOnce(&NodeInfo)) -> Resul
     let page = place.serve(web::router(app.clone()), app.stopped());
     tracing::info!(home = %node.home.root().display(), origin, "the daemon answers");
     ready(&app.info);
-    let serving = async { tokio::join!(api.into_future(), page) };
+    let serving = async { tokio::join!(api.into_future(), page, visits) };
     tokio::select! {
-        (api, page) = serving => api.and(page).map_err(Error::io("serve", &app.info.api))?,
+        (api, page, visits) = serving => api.and(page).and(visits).map_err(Error::io("serve", &app.info.api))?,
         () = async { app.stopped().await; tokio::time::sleep(GRACE).await } => {
             tracing::warn!("stopped with connections still open");
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use axum::body::Bytes;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, Uri, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
 use axum::{Json, Router};
@@ -17,7 +18,7 @@ use watari_types::MachineName;
 
 use super::access::Access;
 use super::answer::{Answer, blocking, body, look, operate};
-use super::{App, console, core, exports, mesh, screen};
+use super::{App, console, core, exports, mesh, screen, visits};
 use crate::api::*;
 use crate::{Error, doctor};
 
@@ -33,6 +34,11 @@ type Shared = State<Arc<App>>;
 
 /// Every route below `/api/v1`.
 pub(super) fn router(app: Arc<App>) -> Router {
+    let watched = OpenApiRouter::new()
+        .routes(routes!(screen::screen))
+        .routes(routes!(screen::thumbnail))
+        .routes(routes!(console::console))
+        .route_layer(from_fn_with_state(app.clone(), visits::follow));
     let routes = OpenApiRouter::new()
         .routes(routes!(node))
         .routes(routes!(doctor))
@@ -52,10 +58,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .routes(routes!(tag))
         .routes(routes!(untag))
         .routes(routes!(screenshot))
-        .routes(routes!(screen::screen))
+        .merge(watched)
         .routes(routes!(screen::links))
-        .routes(routes!(screen::thumbnail))
-        .routes(routes!(console::console))
         .routes(routes!(snapshot))
         .routes(routes!(forget))
         .routes(routes!(diff))

@@ -37,10 +37,11 @@ pub(super) async fn screen(
     let (node, may_control, stopped) = (app.node.clone(), access.is_full(), app.stopped());
     let upgrade = upgrade.max_message_size(LONGEST).max_frame_size(LONGEST);
     Ok(upgrade.on_upgrade(async move |socket| {
-        tokio::select! {
-            () = attend(node, machine, may_control, socket) => {}
-            () = stopped => {}
-        }
+        let left = node.clone().left(machine.clone(), file.config.id);
+        let ended = async {
+            tokio::select! { () = stopped => {}, () = left => {} }
+        };
+        attend(node, machine, may_control, socket, ended).await;
     }))
 }
 

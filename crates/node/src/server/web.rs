@@ -114,8 +114,12 @@ fn is_ours(host: &str, names: &[String]) -> bool {
 
 /// Whether a request is for some machine's screen, and for nothing else of it: a machine may be called `screen` itself.
 fn is_screen(method: &Method, uri: &Uri) -> bool {
-    let of_machine = uri.path().strip_prefix("/api/v1/machines/").and_then(|rest| rest.split_once('/'));
-    *method == Method::GET && of_machine.is_some_and(|(_, what)| what == "screen")
+    *method == Method::GET && of_machine(uri).is_some_and(|(_, what)| what == "screen")
+}
+
+/// The machine that is named in an address, and what of it is asked for.
+pub(super) fn of_machine(uri: &Uri) -> Option<(&str, &str)> {
+    uri.path().strip_prefix("/api/v1/machines/")?.split_once('/')
 }
 
 fn is_upgrade(headers: &HeaderMap) -> bool {

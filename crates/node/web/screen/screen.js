@@ -57,8 +57,8 @@ class Screen {
     this.element.append(this.stage);
   }
 
-  hear({ told, connected, size }) {
-    if (connected !== undefined) this.connected = connected;
+  hear({ told, connected, wasClean, size }) {
+    if (connected !== undefined) Object.assign(this, { connected, wasClean });
     if (size) this.resize(size);
     if (told) this.listen(told);
     this.tell();
@@ -86,10 +86,13 @@ class Screen {
   }
 
   trouble() {
-    if (!this.connected) return this.state ? "The node does not answer. Trying again…" : "Connecting…";
-    const { phase, reason } = this.state ?? {};
-    if (phase && phase !== "running") return reason ? `${this.machine} is ${phase}: ${reason}` : `${this.machine} is ${phase}`;
-    return "";
+    if (!this.connected && !this.state) return "Connecting…";
+    // A connection that was ended may be begun again: the machine has gone to another node.
+    if (!this.connected && !this.wasClean) return "The node does not answer. Trying again…";
+    if (!this.state) return "";
+    const { phase, shown, reason } = this.state;
+    if (phase !== "running") return reason ? `${this.machine} is ${phase}: ${reason}` : `${this.machine} is ${phase}`;
+    return shown ? "" : reason || "Waiting for the picture…";
   }
 
   get isInControl() {

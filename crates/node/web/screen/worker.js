@@ -1,6 +1,6 @@
 // The connection to a machine's screen, and what shows it: away from the page, whose work then delays no picture.
 //
-// Told by the page: {canvas, url} once, {visible}, {say: {…}}, {close}. Tells it: {told: {…}}, {connected}, {size}.
+// Told by the page: {canvas, url} once, {visible}, {say: {…}}, {close}. Tells it: {told: {…}}, {connected, wasClean}, {size}.
 // What goes over the connection is in docs/SCREEN.md.
 
 import { Painter } from "./painter.js";
@@ -42,8 +42,8 @@ function connect() {
       own.close();
     });
   };
-  own.onclose = () => {
-    postMessage({ connected: false });
+  own.onclose = ({ wasClean }) => {
+    postMessage({ connected: false, wasClean });
     if (closed) return;
     setTimeout(connect, wait);
     wait = Math.min(wait * 2, LONGEST_WAIT);
