@@ -1,6 +1,9 @@
 //! A machine's screen in a real browser: seen, used, watched by several, and there again after whatever happens.
 
 mod browser;
+mod desktop;
+mod hands;
+mod journey;
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};

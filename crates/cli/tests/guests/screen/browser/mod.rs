@@ -186,14 +186,44 @@ impl Page {
         ));
     }
 
-    /// Moves the pointer to a place in the window, in CSS pixels, and clicks there.
-    pub fn click(&self, x: f64, y: f64, button: MouseButton) {
-        self.mouse(DispatchMouseEventTypeOption::MouseMoved, x, y, None);
-        self.mouse(DispatchMouseEventTypeOption::MousePressed, x, y, Some(button.clone()));
-        self.mouse(DispatchMouseEventTypeOption::MouseReleased, x, y, Some(button));
+    /// Clicks on a button of the page as a person does, without which a browser does not let a page do some things. Returns where that
+    /// is.
+    pub fn click_on_button(&self, text: &str) -> (f64, f64) {
+        let middle = self.evaluate(&format!(
+            "(() => {{ const button = [...document.querySelectorAll('button')].find(button => button.textContent === '{text}'); \
+             const box = button.getBoundingClientRect(); \
+             return JSON.stringify([box.left + box.width / 2, box.top + box.height / 2]); }})()"
+        ));
+        let (x, y) = serde_json::from_str(middle.as_str().unwrap()).unwrap();
+        self.click(x, y, MouseButton::Left);
+        (x, y)
     }
 
-    fn mouse(&self, kind: DispatchMouseEventTypeOption, x: f64, y: f64, button: Option<MouseButton>) {
+    /// Moves the pointer to a place in the window, in CSS pixels, and clicks there.
+    pub fn click(&self, x: f64, y: f64, button: MouseButton) {
+        self.point(x, y);
+        self.mouse(DispatchMouseEventTypeOption::MousePressed, x, y, Some(button.clone()), None);
+        self.mouse(DispatchMouseEventTypeOption::MouseReleased, x, y, Some(button), None);
+    }
+
+    /// Moves the pointer to a place.
+    pub fn point(&self, x: f64, y: f64) {
+        self.mouse(DispatchMouseEventTypeOption::MouseMoved, x, y, None, None);
+    }
+
+    /// Turns the wheel at a place, by so many pixels down.
+    pub fn wheel(&self, x: f64, y: f64, down: f64) {
+        self.mouse(DispatchMouseEventTypeOption::MouseWheel, x, y, None, Some(down));
+    }
+
+    fn mouse(
+        &self,
+        kind: DispatchMouseEventTypeOption,
+        x: f64,
+        y: f64,
+        button: Option<MouseButton>,
+        down: Option<f64>,
+    ) {
         let is_pressed = matches!(kind, DispatchMouseEventTypeOption::MousePressed);
         let buttons = button.as_ref().filter(|_| is_pressed).map(|button| match button {
             MouseButton::Left => 1,
@@ -215,8 +245,8 @@ impl Page {
                 tilt_x: None,
                 tilt_y: None,
                 twist: None,
-                delta_x: None,
-                delta_y: None,
+                delta_x: down.map(|_| 0.0),
+                delta_y: down,
                 pointer_Type: None,
             })
             .unwrap();
@@ -224,28 +254,38 @@ impl Page {
 
     /// Touches a place with a finger, for so long.
     pub fn touch(&self, x: f64, y: f64, how_long: Duration) {
-        let send = |kind, points: &[(f64, f64)]| {
-            let touch_points = points.iter().map(|&(x, y)| Input::TouchPoint {
-                x,
-                y,
-                radius_x: None,
-                radius_y: None,
-                rotation_angle: None,
-                force: None,
-                tangential_pressure: None,
-                tilt_x: None,
-                tilt_y: None,
-                twist: None,
-                id: None,
-            });
-            let touch_points = touch_points.collect();
-            let event =
-                Input::DispatchTouchEvent { Type: kind, touch_points, modifiers: None, timestamp: None };
-            self.tab.call_method(event).unwrap();
-        };
-        send(DispatchTouchEventTypeOption::TouchStart, &[(x, y)]);
+        self.fingers(DispatchTouchEventTypeOption::TouchStart, &[(x, y)]);
         std::thread::sleep(how_long);
-        send(DispatchTouchEventTypeOption::TouchEnd, &[]);
+        self.fingers(DispatchTouchEventTypeOption::TouchEnd, &[]);
+    }
+
+    /// Moves two fingers that are so far from each other from a place on, so far down.
+    pub fn swipe(&self, x: f64, y: f64, apart: f64, down: f64) {
+        let at = |y: f64| [(x, y), (x + apart, y)];
+        self.fingers(DispatchTouchEventTypeOption::TouchStart, &at(y));
+        for step in 1..=10 {
+            self.fingers(DispatchTouchEventTypeOption::TouchMove, &at(y + down * f64::from(step) / 10.0));
+        }
+        self.fingers(DispatchTouchEventTypeOption::TouchEnd, &[]);
+    }
+
+    fn fingers(&self, kind: DispatchTouchEventTypeOption, points: &[(f64, f64)]) {
+        let touch_points = points.iter().zip(0_u8..).map(|(&(x, y), id)| Input::TouchPoint {
+            x,
+            y,
+            radius_x: None,
+            radius_y: None,
+            rotation_angle: None,
+            force: None,
+            tangential_pressure: None,
+            tilt_x: None,
+            tilt_y: None,
+            twist: None,
+            id: Some(f64::from(id)),
+        });
+        let touch_points = touch_points.collect();
+        let event = Input::DispatchTouchEvent { Type: kind, touch_points, modifiers: None, timestamp: None };
+        self.tab.call_method(event).unwrap();
     }
 
     /// Makes the window another size.
