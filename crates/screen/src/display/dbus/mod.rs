@@ -91,3 +91,40 @@ where
     let interface = format!("org.qemu.Display1.{interface}");
     console.call_method(None::<&str>, CONSOLE, Some(interface.as_str()), method, what).await.map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Picture;
+    use zbus::Guid;
+
+    /// QEMU waits for no answer when it has drawn.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_drawn_last_is_shown() {
+        let screen = Arc::new(Screen::new());
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let theirs = tokio::net::UnixStream::from_std(theirs).unwrap();
+        let qemu = Builder::unix_stream(theirs).server(Guid::generate()).unwrap().p2p();
+        let listener = async { peer(ours).await?.serve_at(LISTENER, Listener::new(&screen))?.build().await };
+        let (qemu, _listener) = tokio::try_join!(qemu.build(), listener).unwrap();
+        let mut wanted = Picture::new(640, 480);
+        for turn in 0..2000_u32 {
+            let colour = turn * 40;
+            let body = (0, 0, 1, 1, 4_u32, 0x2002_0888_u32, colour.to_le_bytes().to_vec());
+            let call = zbus::Message::method_call(LISTENER, "Update").unwrap();
+            let call = call.interface("org.qemu.Display1.Listener").unwrap().build(&body).unwrap();
+            qemu.send(&call).await.unwrap();
+            wanted.row_mut(0, 0, 1)[0] = colour;
+        }
+        let answered = qemu.call_method(
+            None::<&str>,
+            LISTENER,
+            Some("org.qemu.Display1.Listener"),
+            "MouseSet",
+            &(0, 0, 0),
+        );
+        answered.await.unwrap();
+        assert!(screen.see(|grid| *grid.picture() == wanted));
+    }
+}
