@@ -36,7 +36,8 @@ impl MapListener {
     }
 }
 
-#[zbus::interface(name = "org.qemu.Display1.Listener")]
+// One call after the other, as they came: QEMU waits for no answer when it has drawn.
+#[zbus::interface(name = "org.qemu.Display1.Listener", spawn = false)]
 impl Listener {
     fn scanout(&self, width: u32, height: u32, stride: u32, format: u32, data: ByteBuf) -> fdo::Result<()> {
         let layout = Layout::new(width, height, stride, format).ok_or_else(unknown)?;
@@ -89,7 +90,7 @@ impl Listener {
     }
 }
 
-#[zbus::interface(name = "org.qemu.Display1.Listener.Unix.Map")]
+#[zbus::interface(name = "org.qemu.Display1.Listener.Unix.Map", spawn = false)]
 impl MapListener {
     fn scanout_map(
         &self,
