@@ -139,7 +139,7 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("shrunk", begun(&shrunk)),
         ("memory-that-lies", begun(&lies)),
         ("what-is-not-there", begun(&others)),
-        ("a-call-in-bytes", begun(&[call.clone()])),
+        ("a-call-in-bytes", begun(std::slice::from_ref(&call))),
         ("half-a-call", begun(&[call[..call.len() / 2].to_vec()])),
         ("a-call-of-gigabytes", begun(&[[&call[..5], &[0xff; 4], &call[9..]].concat()])),
         ("no-greeting", [&[1][..], b"HTTP/1.1 400 Bad Request\r\n\r\n"].concat()),
