@@ -23,7 +23,10 @@ export class Bar {
     });
     this.keys = this.menu();
     this.fit = button("1:1", () => this.setFit(!screen.element.classList.contains("is-actual")));
-    this.lock = button("Capture pointer", () => screen.stage.requestPointerLock?.());
+    this.lock = button("Capture pointer", () => {
+      screen.stage.requestPointerLock?.();
+      screen.focus();
+    });
     this.full = button("Full screen", () => this.fill());
     this.text = button("Text…", () => screen.text.open());
     // For a screen that is touched, where the picture does not take the focus with every tap.
