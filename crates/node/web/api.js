@@ -31,6 +31,14 @@ export async function get(path, signal) {
 }
 
 /**
+ * Whether the node answers, be it with a refusal. A WebSocket is tried again only when it does: Firefox lets one wait longer with
+ * each that failed before, up to a minute.
+ */
+export function isThere() {
+  return get("node").then(() => true, (error) => error.kind !== "no_daemon");
+}
+
+/**
  * Does something and returns what came of it. `progress` hears `{step, done, total}` on the way. Leaving the page does not
  * end it: the node carries through what it began.
  */

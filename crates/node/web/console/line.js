@@ -2,7 +2,7 @@
 //
 // Tells `hear`: {connected, trouble}, {begin, bytes} for what was printed before, {bytes} for what is printed, {state}.
 
-import { get, path } from "../api.js";
+import { get, isThere, path } from "../api.js";
 
 const FIRST_WAIT = 250;
 const LONGEST_WAIT = 4000;
@@ -45,7 +45,7 @@ export class Line {
   // A browser does not tell why a connection ended or did not come about; the node does, if it answers.
   async lose() {
     if (this.isClosed) return;
-    setTimeout(() => this.connect(), this.wait);
+    setTimeout(() => this.retry(), this.wait);
     this.wait = Math.min(this.wait * 2, LONGEST_WAIT);
     const lost = this.socket;
     const trouble = await get(path("machines", this.machine)).then(
@@ -53,6 +53,11 @@ export class Line {
       (error) => error.message,
     );
     if (lost === this.socket) this.hear({ connected: false, trouble });
+  }
+
+  async retry() {
+    if (await isThere()) this.connect();
+    else this.lose();
   }
 
   // What is typed while there is no connection is lost.

@@ -31,7 +31,8 @@ export class Pointer {
 
   down(event) {
     event.preventDefault();
-    this.screen.stage.setPointerCapture(event.pointerId);
+    // One that is locked is captured anyway, and may not be so twice.
+    if (!this.isLocked) this.screen.stage.setPointerCapture(event.pointerId);
     if (event.pointerType === "touch") {
       this.touch(event);
       return;

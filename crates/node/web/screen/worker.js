@@ -3,6 +3,7 @@
 // Told by the page: {canvas, url} once, {visible}, {say: {…}}, {close}. Tells it: {told: {…}}, {connected, wasClean}, {size}.
 // What goes over the connection is in docs/SCREEN.md.
 
+import { isThere } from "../api.js";
 import { Painter } from "./painter.js";
 
 const FIRST_WAIT = 250;
@@ -16,6 +17,7 @@ let visible = true;
 let closed = false;
 
 function connect() {
+  if (closed) return;
   socket = new WebSocket(url);
   socket.binaryType = "arraybuffer";
   // Updates are decoded side by side and painted one after the other.
@@ -44,10 +46,14 @@ function connect() {
   };
   own.onclose = ({ wasClean }) => {
     postMessage({ connected: false, wasClean });
-    if (closed) return;
-    setTimeout(connect, wait);
-    wait = Math.min(wait * 2, LONGEST_WAIT);
+    again();
   };
+}
+
+function again() {
+  if (closed) return;
+  setTimeout(async () => ((await isThere()) ? connect() : again()), wait);
+  wait = Math.min(wait * 2, LONGEST_WAIT);
 }
 
 function say(what) {

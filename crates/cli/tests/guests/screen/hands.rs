@@ -2,6 +2,7 @@
 
 use crate::lab::wait;
 
+use super::browser::View;
 use super::{is_exact, wait_until_told, watched};
 
 #[test]

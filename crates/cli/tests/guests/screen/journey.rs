@@ -2,7 +2,7 @@
 
 use crate::lab::{joined, wait};
 
-use super::browser::{Page, Pixels, address, start_guest};
+use super::browser::{Page, Pixels, View, address, start_guest};
 use super::{NOTE, is_exact, wait_for_picture};
 
 #[test]

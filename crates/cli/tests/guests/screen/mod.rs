@@ -2,6 +2,7 @@
 
 mod browser;
 mod desktop;
+mod firefox;
 mod hands;
 mod journey;
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use headless_chrome::protocol::cdp::Input::MouseButton;
 
-use self::browser::{Page, Pixels, Recording, address, start_guest};
+use self::browser::{Page, Pixels, Recording, View, address, start_guest};
 use crate::lab::chance::Chance;
 use crate::lab::{Lab, kill, text, wait};
 
@@ -33,7 +34,8 @@ fn watched_at(lab: Lab) -> (Lab, Page) {
 }
 
 /// Until the guest's own picture is there, not the firmware's.
-fn wait_for_picture(page: &Page) {
+fn wait_for_picture(page: &impl View) {
+    page.wait_for("the page", "document.querySelector('canvas') !== null");
     wait("a picture", || {
         let canvas = page.canvas();
         (canvas.width == 720 && canvas.bytes.iter().any(|byte| *byte != 0)).then_some(())
@@ -47,7 +49,7 @@ fn wait_until_told(lab: &Lab, what: &str) {
 }
 
 /// Holds the guest, and waits until the canvas shows to the pixel what QEMU says that the machine does.
-fn is_exact(lab: &Lab, page: &Page) {
+fn is_exact(lab: &Lab, page: &impl View) {
     lab.ok(&["pause", "m"]);
     page.wait_for("it is said", &format!("{NOTE}.includes('paused')"));
     // A text mode's cursor blinks, held or not.
@@ -57,7 +59,7 @@ fn is_exact(lab: &Lab, page: &Page) {
 }
 
 /// The upper right corner, where the guest counts.
-fn counter(page: &Page) -> Vec<u8> {
+fn counter(page: &impl View) -> Vec<u8> {
     let canvas = page.canvas();
     let width = 3 * canvas.width as usize;
     canvas.bytes.chunks_exact(width).take(16).flat_map(|row| row[width - 27..].to_vec()).collect()
@@ -271,7 +273,11 @@ fn outcome(url: &str) -> String {
 #[test]
 fn what_was_recorded_is_painted_to_the_bit() {
     let lab = Lab::new();
-    let page = Page::open(lab.ok(&["up"])["web_url"].as_str().unwrap());
+    is_painted_to_the_bit(&Page::open(lab.ok(&["up"])["web_url"].as_str().unwrap()));
+}
+
+/// What a page makes of recordings is what was shown.
+fn is_painted_to_the_bit(page: &impl View) {
     let mut chance = Chance::new();
     for turn in 0..40 {
         let recording = Recording::new(&mut chance);

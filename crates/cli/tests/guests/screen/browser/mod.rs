@@ -1,8 +1,13 @@
-//! A real browser without a window, and a small guest to look at with it.
+//! Real browsers without a window, and a small guest to look at with them.
 
+mod bidi;
+mod firefox;
 mod recording;
+mod view;
 
+pub use firefox::Firefox;
 pub use recording::Recording;
+pub use view::View;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -126,64 +131,9 @@ impl Page {
         self.tab.navigate_to(url).unwrap().wait_until_navigated().unwrap();
     }
 
-    /// The value of an expression: a text, a number, a boolean or nothing. Promises are waited for.
-    pub fn evaluate(&self, expression: &str) -> Value {
-        let value = self.tab.evaluate(expression, true).unwrap_or_else(|e| panic!("{expression}: {e}"));
-        value.value.unwrap_or(Value::Null)
-    }
-
-    pub fn text(&self, expression: &str) -> String {
-        self.evaluate(expression).as_str().unwrap_or_else(|| panic!("{expression} is no text")).to_owned()
-    }
-
-    /// Waits until an expression is true.
-    pub fn wait_for(&self, what: &str, expression: &str) {
-        lab::wait(what, || (self.evaluate(expression) == true).then_some(()));
-    }
-
-    /// Presses a key, or lets go of it, by its place on the keyboard.
-    pub fn key(&self, code: &str, is_down: bool) {
-        let kind =
-            if is_down { DispatchKeyEventTypeOption::RawKeyDown } else { DispatchKeyEventTypeOption::KeyUp };
-        self.tab
-            .call_method(Input::DispatchKeyEvent {
-                Type: kind,
-                code: Some(code.to_owned()),
-                key: Some(code.to_owned()),
-                modifiers: None,
-                timestamp: None,
-                text: None,
-                unmodified_text: None,
-                key_identifier: None,
-                windows_virtual_key_code: None,
-                native_virtual_key_code: None,
-                auto_repeat: None,
-                is_keypad: None,
-                is_system_key: None,
-                location: None,
-                commands: None,
-            })
-            .unwrap();
-    }
-
-    /// Presses keys one after the other.
-    pub fn press(&self, codes: &[&str]) {
-        for code in codes {
-            self.key(code, true);
-            self.key(code, false);
-        }
-    }
-
     /// Text comes that no key was pressed for.
     pub fn insert(&self, text: &str) {
         self.tab.call_method(Input::InsertText { text: text.to_owned() }).unwrap();
-    }
-
-    /// Presses a button of the page by what stands on it.
-    pub fn click_button(&self, text: &str) {
-        self.evaluate(&format!(
-            "[...document.querySelectorAll('button')].find(button => button.textContent === '{text}').click()"
-        ));
     }
 
     /// Clicks on a button of the page as a person does, without which a browser does not let a page do some things. Returns where that
@@ -310,31 +260,6 @@ impl Page {
             .unwrap();
     }
 
-    /// What the canvas shows.
-    pub fn canvas(&self) -> Pixels {
-        let url = self.text(
-            "(() => { const shown = document.querySelector('canvas'); \
-             const copy = Object.assign(document.createElement('canvas'), { width: shown.width, height: shown.height }); \
-             copy.getContext('2d').drawImage(shown, 0, 0); return copy.toDataURL('image/png'); })()",
-        );
-        Pixels::of_url(&url)
-    }
-
-    /// What the page's own painter makes of updates.
-    pub fn paint(&self, updates: &[Vec<u8>]) -> Pixels {
-        let updates: Vec<String> = updates.iter().map(|update| BASE64.encode(update)).collect();
-        let url = self.text(&format!(
-            "(async () => {{ const {{ Painter }} = await import('/screen/painter.js'); \
-             const canvas = new OffscreenCanvas(1, 1), painter = new Painter(canvas); \
-             for (const update of {updates:?}) {{ \
-             painter.paint(await painter.read(Uint8Array.from(atob(update), c => c.charCodeAt(0)).buffer)); }} \
-             const blob = await canvas.convertToBlob({{ type: 'image/png' }}); \
-             return new Promise(done => {{ const reader = new FileReader(); reader.onload = () => done(reader.result); \
-             reader.readAsDataURL(blob); }}); }})()"
-        ));
-        Pixels::of_url(&url)
-    }
-
     /// Writes what the window shows to a picture that stays there after the test, to be looked at.
     pub fn photograph(&self, name: &str) -> PathBuf {
         let png =
@@ -344,5 +269,36 @@ impl Page {
         let path = folder.join(format!("{name}.png"));
         fs::write(&path, png).unwrap();
         path
+    }
+}
+
+impl View for Page {
+    fn evaluate(&self, expression: &str) -> Value {
+        let value = self.tab.evaluate(expression, true).unwrap_or_else(|e| panic!("{expression}: {e}"));
+        value.value.unwrap_or(Value::Null)
+    }
+
+    fn key(&self, code: &str, is_down: bool) {
+        let kind =
+            if is_down { DispatchKeyEventTypeOption::RawKeyDown } else { DispatchKeyEventTypeOption::KeyUp };
+        self.tab
+            .call_method(Input::DispatchKeyEvent {
+                Type: kind,
+                code: Some(code.to_owned()),
+                key: Some(code.to_owned()),
+                modifiers: None,
+                timestamp: None,
+                text: None,
+                unmodified_text: None,
+                key_identifier: None,
+                windows_virtual_key_code: None,
+                native_virtual_key_code: None,
+                auto_repeat: None,
+                is_keypad: None,
+                is_system_key: None,
+                location: None,
+                commands: None,
+            })
+            .unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::lab::{Lab, text, wait};
 
-use super::browser::{Page, address};
+use super::browser::{Page, View, address};
 
 /// Makes a machine whose guest is `init`, and starts it.
 fn start(lab: &Lab) {
