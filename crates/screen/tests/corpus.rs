@@ -1,4 +1,4 @@
-//! The fuzzer's corpus, and mutants of it; [`hostile`] says what must hold.
+//! The fuzzers' corpora, and mutants of them; [`hostile`] says what must hold.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -8,12 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
+use hostile::Subject;
 
-/// Inputs made of each one in the corpus.
+/// Inputs made of each one in a corpus.
 const MUTANTS: u64 = 100;
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/rfb")
+fn folder(subject: Subject) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(subject.name())
 }
 
 /// The same with something else in it.
@@ -39,16 +40,15 @@ fn mutant(input: &[u8], random: &mut Rng) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn a_display_withstands_the_corpus_and_mutants_of_it() {
-    for file in fs::read_dir(folder()).unwrap().map(|file| file.unwrap().path()) {
+fn withstands_the_corpus_and_mutants_of_it(subject: Subject) {
+    for file in fs::read_dir(folder(subject)).unwrap().map(|file| file.unwrap().path()) {
         let input = fs::read(&file).unwrap();
-        hostile::face(&input);
+        hostile::face(subject, &input);
         for seed in 0..MUTANTS {
             let mutant = mutant(&input, &mut Rng::with_seed(seed));
-            let faced = std::panic::catch_unwind(|| hostile::face(&mutant));
+            let faced = std::panic::catch_unwind(|| hostile::face(subject, &mutant));
             if faced.is_err() {
-                let kept = std::env::temp_dir().join(format!("hostile-rfb-{seed}"));
+                let kept = std::env::temp_dir().join(format!("hostile-{}-{seed}", subject.name()));
                 fs::write(&kept, &mutant).unwrap();
                 panic!("{}, mutant {seed}: kept as {}", file.display(), kept.display());
             }
@@ -56,15 +56,27 @@ fn a_display_withstands_the_corpus_and_mutants_of_it() {
     }
 }
 
+#[test]
+fn a_display_over_vnc_withstands_the_corpus_and_mutants_of_it() {
+    withstands_the_corpus_and_mutants_of_it(Subject::Rfb);
+}
+
+#[test]
+fn a_display_over_dbus_withstands_the_corpus_and_mutants_of_it() {
+    withstands_the_corpus_and_mutants_of_it(Subject::Dbus);
+}
+
 /// With `WATARI_WRITE_SEEDS` set they are written instead.
 #[test]
-fn the_corpus_has_every_seed_as_it_is_made() {
-    for (name, input) in hostile::seeds() {
-        let path = folder().join(name);
-        if std::env::var_os("WATARI_WRITE_SEEDS").is_some() {
-            fs::create_dir_all(folder()).unwrap();
-            fs::write(&path, &input).unwrap();
+fn the_corpora_have_every_seed_as_it_is_made() {
+    for subject in Subject::ALL {
+        for (name, input) in subject.seeds() {
+            let path = folder(subject).join(name);
+            if std::env::var_os("WATARI_WRITE_SEEDS").is_some() {
+                fs::create_dir_all(folder(subject)).unwrap();
+                fs::write(&path, &input).unwrap();
+            }
+            assert!(fs::read(&path).is_ok_and(|kept| kept == input), "{name} is missing or another");
         }
-        assert!(fs::read(&path).is_ok_and(|kept| kept == input), "{name} is missing or another");
     }
 }

@@ -5,6 +5,7 @@
 #[path = "../../tests/hostile/mod.rs"]
 mod hostile;
 
+use hostile::{Subject, face};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: &[u8]| hostile::face(input));
+fuzz_target!(|input: &[u8]| face(Subject::Rfb, input));

@@ -1,16 +1,17 @@
-//! What may be QEMU's VNC server says, whatever it is: one input, and what must hold.
+//! What QEMU may say of its display, whatever it is: one input, and what must hold.
 //!
-//! An input is all that the server says before it hangs up. Nobody panics; and what is shown then is what a reader makes of it that has
-//! everything before it ([`expect`]): all updates that are complete, up to the first thing that is wrong.
+//! Nobody panics, and it ends when QEMU hangs up. What is shown then is what a reader makes of it that has everything before it, up to
+//! the first thing that is wrong: [`rfb`] for what a VNC server says, [`dbus`] for what is called over D-Bus.
 
-use std::io::Write;
-use std::os::unix::net::UnixStream;
+mod dbus;
+mod rfb;
+
+use std::future::Future;
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
-use watari_screen::{Display, LARGEST, Picture};
+use watari_screen::{Display, Picture};
 
 /// How long anything may take before it counts as hanging; never waited for otherwise.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -20,20 +21,70 @@ const MOST_PIXELS: usize = 1 << 22;
 /// Panics of any thread so far.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
+/// How QEMU is spoken to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Subject {
+    Rfb,
+    Dbus,
+}
+
+impl Subject {
+    #[allow(dead_code, reason = "a fuzzer has one")]
+    pub(crate) const ALL: [Subject; 2] = [Subject::Rfb, Subject::Dbus];
+
+    /// What it is called on the command line, and its corpus's folder.
+    #[allow(dead_code, reason = "a fuzzer has one")]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Subject::Rfb => "rfb",
+            Subject::Dbus => "dbus",
+        }
+    }
+
+    /// Inputs to begin with.
+    #[allow(dead_code, reason = "a fuzzer has its corpus")]
+    pub(crate) fn seeds(self) -> Vec<(&'static str, Vec<u8>)> {
+        match self {
+            Subject::Rfb => rfb::seeds(),
+            Subject::Dbus => dbus::seeds(),
+        }
+    }
+}
+
 /// Panics unless all holds that must.
-pub(crate) fn face(input: &[u8]) {
+pub(crate) fn face(subject: Subject, input: &[u8]) {
+    match subject {
+        Subject::Rfb => rfb::face(input),
+        Subject::Dbus => dbus::face(input),
+    }
+}
+
+/// What is left of an input.
+struct Said<'a>(&'a [u8]);
+
+impl<'a> Said<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    /// Of so many bytes, the highest first.
+    fn number(&mut self, bytes: usize) -> Option<usize> {
+        Some(self.take(bytes)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+    }
+}
+
+/// What comes of it, if it ends and nobody panics.
+fn withstand<T>(it: impl Future<Output = T>) -> T {
     count_panics();
     let panics = PANICS.load(Ordering::SeqCst);
-    let Some(expected) = expect(input) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let shown = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, shown(input)).await.expect("it ends when the server hangs up")
-    });
+    let outcome = runtime
+        .block_on(async { tokio::time::timeout(PATIENCE, it).await.expect("it ends when QEMU hangs up") });
+    drop(runtime);
     assert_eq!(PANICS.load(Ordering::SeqCst), panics, "somebody panicked");
-    match (expected, shown) {
-        (Some(expected), Some(shown)) => assert!(expected == shown, "another picture is shown"),
-        (expected, shown) => assert_eq!(expected.is_some(), shown.is_some(), "whether it is a display"),
-    }
+    outcome
 }
 
 /// A panic of a task would otherwise be seen by nobody.
@@ -48,184 +99,9 @@ fn count_panics() {
     });
 }
 
-/// What a display shows in the end to which a server says this; nothing if it is none.
-async fn shown(input: &[u8]) -> Option<Picture> {
-    let (ours, mut theirs) = UnixStream::pair().unwrap();
-    // A socket holds as much.
-    theirs.write_all(input).unwrap();
-    theirs.shutdown(std::net::Shutdown::Write).unwrap();
-    theirs.set_nonblocking(true).unwrap();
-    let mut theirs = tokio::net::UnixStream::from_std(theirs).unwrap();
-    let answers = tokio::spawn(async move { theirs.read_to_end(&mut Vec::new()).await });
-    let display = Display::vnc(ours).await.ok();
-    let picture = match &display {
-        Some(display) => {
-            display.closed().await;
-            assert!(display.is_closed() && display.key(1, true).await.is_err());
-            Some(display.screen().see(|grid| grid.picture().clone()))
-        }
-        None => None,
-    };
-    drop(display);
-    answers.await.unwrap().unwrap();
-    picture
-}
-
-/// What was said and not yet read.
-struct Said<'a>(&'a [u8]);
-
-impl<'a> Said<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn number(&mut self, bytes: usize) -> Option<usize> {
-        Some(self.take(bytes)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
-    }
-
-    fn text(&mut self) -> Option<()> {
-        let length = self.number(4)?;
-        self.take(length).filter(|_| length <= 1 << 20).map(drop)
-    }
-}
-
-/// What is known of a server after what it has said.
-struct Model {
-    canvas: Picture,
-    /// Something was drawn that is not shown yet.
-    is_drawn: bool,
-    has_keys: bool,
-    has_pointer: bool,
-    /// The pixels of all screens so far.
-    pixels: usize,
-}
-
-/// What is shown in the end: nothing if it is no display. Nothing at all if it would take long.
-fn expect(input: &[u8]) -> Option<Option<Picture>> {
-    let mut said = Said(input);
-    let Some(canvas) = greet(&mut said) else { return Some(None) };
-    let pixels = canvas.width() as usize * canvas.height() as usize;
-    let mut model = Model { canvas, is_drawn: false, has_keys: false, has_pointer: false, pixels };
-    let mut shown = Picture::new(640, 480);
-    let mut is_display = false;
-    loop {
-        let heard = model.hear(&mut said);
-        if model.pixels > MOST_PIXELS {
-            return None;
-        }
-        if heard.is_none() {
-            return Some(is_display.then_some(shown));
-        }
-        if is_display && model.is_drawn {
-            shown = model.canvas.clone();
-            model.is_drawn = false;
-        }
-        is_display |= model.has_keys && model.has_pointer;
-    }
-}
-
-fn greet(said: &mut Said) -> Option<Picture> {
-    said.take(12).filter(|version| version == b"RFB 003.008\n")?;
-    let kinds = said.number(1)?;
-    said.take(kinds)?.contains(&1).then_some(())?;
-    (said.number(4)? == 0).then_some(())?;
-    let screen = screen(said.number(2)?, said.number(2)?)?;
-    said.take(16)?;
-    said.text()?;
-    Some(screen)
-}
-
-fn screen(width: usize, height: usize) -> Option<Picture> {
-    let sides = [width, height].map(|side| u32::try_from(side).unwrap_or(u32::MAX));
-    let is_fine = sides.iter().all(|side| (1..=LARGEST).contains(side));
-    is_fine.then(|| Picture::new(sides[0], sides[1]))
-}
-
-impl Model {
-    fn hear(&mut self, said: &mut Said) -> Option<()> {
-        match said.number(1)? {
-            0 => {
-                said.take(1)?;
-                (0..said.number(2)?).try_for_each(|_| self.rectangle(said))
-            }
-            2 => Some(()),
-            3 => {
-                said.take(3)?;
-                said.text()
-            }
-            _ => None,
-        }
-    }
-
-    fn rectangle(&mut self, said: &mut Said) -> Option<()> {
-        let [x, y, width, height] = [said.number(2)?, said.number(2)?, said.number(2)?, said.number(2)?];
-        match said.number(4)? as u32 as i32 {
-            0 => {
-                let is_within =
-                    x + width <= self.canvas.width() as usize && y + height <= self.canvas.height() as usize;
-                is_within.then_some(())?;
-                for y in y..y + height {
-                    for x in x..x + width {
-                        let colour = said.take(4)?;
-                        let pixel = [colour[0], colour[1], colour[2], 0];
-                        self.canvas.row_mut(x as u32, y as u32, 1)[0] = u32::from_le_bytes(pixel);
-                        self.is_drawn = true;
-                    }
-                }
-            }
-            -223 => {
-                self.pixels += width * height;
-                self.canvas = screen(width, height)?;
-                self.is_drawn = false;
-            }
-            -257 => self.has_pointer = true,
-            -258 => self.has_keys = true,
-            -261 => drop(said.take(1)?),
-            _ => return None,
-        }
-        Some(())
-    }
-}
-
-/// Inputs to begin with.
-#[allow(dead_code, reason = "a fuzzer has its corpus")]
-pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
-    let begun = [greeting(70, 20), update(&[rectangle([0, 0, 70, 20], -258, &[])])].concat();
-    let begun = [begun, update(&[rectangle([1, 0, 70, 20], -257, &[])])].concat();
-    let whole = update(&[rectangle([0, 0, 70, 20], 0, &noise(70 * 20))]);
-    let parts = [rectangle([60, 0, 8, 3], 0, &noise(24)), rectangle([69, 19, 1, 1], 0, &noise(1))];
-    let smaller = update(&[rectangle([0, 0, 20, 70], -223, &[])]);
-    let then = update(&[rectangle([0, 60, 20, 10], 0, &noise(200)), rectangle([0, 0, 1, 1], -261, &[7])]);
-    let other = vec![2, 3, 0, 0, 0, 0, 0, 0, 2, b'h', b'i'];
-    vec![
-        ("nothing", Vec::new()),
-        ("a-greeting", begun.clone()),
-        ("a-machine", [begun.clone(), whole, update(&parts), smaller, then].concat()),
-        ("a-bell-and-a-text", [begun.clone(), other, update(&parts)].concat()),
-        ("outside", [begun, update(&[rectangle([69, 19, 2, 1], 0, &noise(2))])].concat()),
-    ]
-}
-
-fn greeting(width: u16, height: u16) -> Vec<u8> {
-    let mut said = b"RFB 003.008\n".to_vec();
-    said.extend([1, 1, 0, 0, 0, 0]);
-    said.extend([width.to_be_bytes(), height.to_be_bytes()].concat());
-    said.extend([32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0]);
-    said.extend([0, 0, 0, 4]);
-    said.extend(b"QEMU");
-    said
-}
-
-fn update(rectangles: &[Vec<u8>]) -> Vec<u8> {
-    [vec![0, 0, 0, rectangles.len() as u8], rectangles.concat()].concat()
-}
-
-fn rectangle(place: [u16; 4], encoding: i32, payload: &[u8]) -> Vec<u8> {
-    [&place.map(u16::to_be_bytes).concat(), &encoding.to_be_bytes()[..], payload].concat()
-}
-
-fn noise(pixels: u32) -> Vec<u8> {
-    (0..pixels).flat_map(|pixel| (pixel.wrapping_mul(0x9e37_79b1)).to_le_bytes()).collect()
+/// What a display shows when QEMU has hung up.
+async fn last(display: &Display) -> Picture {
+    display.closed().await;
+    assert!(display.is_closed() && display.key(1, true).await.is_err());
+    display.screen().see(|grid| grid.picture().clone())
 }
