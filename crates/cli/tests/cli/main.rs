@@ -11,4 +11,5 @@ mod doctor;
 mod machine;
 mod revision;
 mod usage;
+mod viewers;
 mod web;
