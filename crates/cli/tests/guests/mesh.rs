@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::lab::{Lab, joined, numbers, wait};
 
-const STAMPS: &str = "watari.run=stamp watari.args=mem=48M,mem-rate=10,disk-rate=2";
+/// It writes to some 8,000 pages again and again: no more goes to and fro, however long a busy machine takes.
+const STAMPS: &str = "watari.run=stamp watari.args=mem=16M,mem-rate=10,disk-rate=2";
 
 fn nodes(lab: &Lab) -> Vec<Value> {
     lab.ok(&["nodes"])["nodes"].as_array().unwrap().clone()
