@@ -9,8 +9,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::View;
 use super::bidi::Bidi;
+use super::{ARRIVES, View};
 use crate::lab::programs::Running;
 use crate::lab::wait;
 
@@ -110,6 +110,7 @@ impl Firefox {
     pub fn click(&self, x: u32, y: u32, button: u32) {
         let actions = json!([
             { "type": "pointerMove", "x": x, "y": y },
+            { "type": "pause", "duration": ARRIVES.as_millis() as u64 },
             { "type": "pointerDown", "button": button },
             { "type": "pointerUp", "button": button },
         ]);

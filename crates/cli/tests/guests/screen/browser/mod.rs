@@ -37,6 +37,9 @@ const ARGUMENTS: [&str; 7] = [
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
 ];
+/// How long a guest has for a long way of the pointer before a button follows. QEMU has room for four of a mouse's packets, and what does
+/// not fit, a button that is let go of, waits for the next time that anything is done with it.
+const ARRIVES: Duration = Duration::from_millis(300);
 /// On a busy machine a browser takes its time.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -152,6 +155,7 @@ impl Page {
     /// Moves the pointer to a place in the window, in CSS pixels, and clicks there.
     pub fn click(&self, x: f64, y: f64, button: MouseButton) {
         self.point(x, y);
+        std::thread::sleep(ARRIVES);
         self.mouse(DispatchMouseEventTypeOption::MousePressed, x, y, Some(button.clone()), None);
         self.mouse(DispatchMouseEventTypeOption::MouseReleased, x, y, Some(button), None);
     }
