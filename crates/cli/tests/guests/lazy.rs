@@ -6,22 +6,9 @@ use serde_json::Value;
 
 use crate::lab::chance::Chance;
 use crate::lab::victim::Victim;
-use crate::lab::{Lab, joined, kill, numbers, wait, wait_within};
+use crate::lab::{Lab, check, joined, kill, node_id, numbers, wait, wait_within};
 
 const STAMPS: &str = "watari.run=stamp watari.args=mem=48M,mem-rate=10,disk-rate=2";
-
-fn node_id(lab: &Lab) -> Value {
-    lab.ok(&["up"])["node_id"].clone()
-}
-
-/// Waits until the guest has checked all its stamps twice where it is now.
-fn check(lab: &Lab, from: usize) {
-    let said = wait("two passes", || {
-        let said = lab.serial("m").split_off(from);
-        (numbers(&said, "STAMP pass=").len() >= 2).then_some(said)
-    });
-    assert!(!said.contains("STAMP ERROR"), "{said}");
-}
 
 /// Waits until nothing of the machine is anywhere but on `there`.
 fn wait_for_the_rest(here: &Lab, there: &Lab) {

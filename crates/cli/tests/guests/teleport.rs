@@ -8,24 +8,11 @@ use serde_json::Value;
 
 use crate::lab::small::Small;
 use crate::lab::victim::Victim;
-use crate::lab::{Lab, joined, numbers, wait};
+use crate::lab::{Lab, check, joined, node_id, numbers, wait};
 
 /// It writes to some 8,000 pages again and again: no more goes to and fro, however long a busy machine takes.
 const FEW_STAMPS: &str = "watari.run=stamp watari.args=mem=16M,mem-rate=10,disk-rate=2";
 const STAMPS: &str = "watari.run=stamp watari.args=mem=48M,mem-rate=10,disk-rate=2";
-
-fn node_id(lab: &Lab) -> Value {
-    lab.ok(&["up"])["node_id"].clone()
-}
-
-/// Waits until the guest has checked all its stamps twice where it is now.
-fn check(lab: &Lab, from: usize) {
-    let said = wait("two passes", || {
-        let said = lab.serial("m").split_off(from);
-        (numbers(&said, "STAMP pass=").len() >= 2).then_some(said)
-    });
-    assert!(!said.contains("STAMP ERROR"), "{said}");
-}
 
 #[test]
 fn a_guest_goes_there_and_back_while_it_runs_and_notices_nothing() {

@@ -100,7 +100,9 @@ pub(super) async fn follow(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Some((node, machine)) = home_of(&app.node, &name).filter(|(_, machine)| access.may_watch(*machine))
+    let is_visitor = request.extensions().get::<ConnectInfo<Visitor>>().is_some();
+    let Some((node, machine)) =
+        home_of(&app.node, &name).filter(|(_, machine)| !is_visitor && access.may_watch(*machine))
     else {
         return next.run(request).await;
     };

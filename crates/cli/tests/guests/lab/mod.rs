@@ -271,6 +271,20 @@ impl Drop for Lab {
     }
 }
 
+/// The key of a node.
+pub fn node_id(lab: &Lab) -> Value {
+    lab.ok(&["up"])["node_id"].clone()
+}
+
+/// Waits until the guest of `m` has checked all its stamps twice where it is now.
+pub fn check(lab: &Lab, from: usize) {
+    let said = wait("two passes", || {
+        let said = lab.serial("m").split_off(from);
+        (numbers(&said, "STAMP pass=").len() >= 2).then_some(said)
+    });
+    assert!(!said.contains("STAMP ERROR"), "{said}");
+}
+
 fn known_accelerator() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("accel.json")
 }

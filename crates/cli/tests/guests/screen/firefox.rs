@@ -1,7 +1,9 @@
 //! The same in Firefox, as far as it could be otherwise there.
 
 use super::browser::{Firefox, View, address, start_guest};
-use super::{HELLO, NOTE, counter, is_exact, is_painted_to_the_bit, wait_for_picture, wait_until_told};
+use super::{
+    HELLO, NOTE, is_exact, is_painted_to_the_bit, is_seen_and_used, wait_for_picture, wait_until_told,
+};
 use crate::lab::{Lab, kill, wait};
 
 #[test]
@@ -10,19 +12,7 @@ fn a_person_sees_a_machine_and_uses_it() {
     start_guest(&lab, "m");
     let page = Firefox::open(&address(&lab, "m", &[]));
     wait_for_picture(&page);
-    let before = counter(&page);
-    wait("the counter to go on", || (counter(&page) != before).then_some(()));
-
-    page.press(&HELLO);
-    wait_until_told(&lab, "hello");
-    page.key("ShiftLeft", true);
-    page.press(&["Digit1"]);
-    page.key("ShiftLeft", false);
-    wait_until_told(&lab, "hello!");
-    page.click(640, 450, 0);
-    wait_until_told(&lab, "hello!10");
-    page.click(640, 450, 2);
-    wait_until_told(&lab, "hello!1020");
+    is_seen_and_used(&lab, &page);
     page.insert("What? A ~{text}~");
     page.press(&["KeyA"]);
     wait_until_told(&lab, "What? A ~{text}~a");

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use headless_chrome::protocol::cdp::Input::MouseButton;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -106,17 +107,6 @@ impl Firefox {
         self.evaluate(&format!("document.execCommand('insertText', false, {text:?})"));
     }
 
-    /// Moves the pointer to a place in the window, in CSS pixels, and clicks there: 0 is the left button, 2 the right one.
-    pub fn click(&self, x: u32, y: u32, button: u32) {
-        let actions = json!([
-            { "type": "pointerMove", "x": x, "y": y },
-            { "type": "pause", "duration": ARRIVES.as_millis() as u64 },
-            { "type": "pointerDown", "button": button },
-            { "type": "pointerUp", "button": button },
-        ]);
-        self.act(json!({ "type": "pointer", "id": "pointer", "actions": actions }));
-    }
-
     fn act(&self, actions: Value) {
         self.command("input.performActions", json!({ "actions": [actions] }));
     }
@@ -147,6 +137,20 @@ impl View for Firefox {
         let kind = if is_down { "keyDown" } else { "keyUp" };
         let action = json!({ "type": kind, "value": value(code) });
         self.act(json!({ "type": "key", "id": "keyboard", "actions": [action] }));
+    }
+
+    fn click(&self, x: f64, y: f64, button: MouseButton) {
+        let button = match button {
+            MouseButton::Right => 2,
+            _ => 0,
+        };
+        let actions = json!([
+            { "type": "pointerMove", "x": x, "y": y },
+            { "type": "pause", "duration": ARRIVES.as_millis() as u64 },
+            { "type": "pointerDown", "button": button },
+            { "type": "pointerUp", "button": button },
+        ]);
+        self.act(json!({ "type": "pointer", "id": "pointer", "actions": actions }));
     }
 }
 

@@ -152,14 +152,6 @@ impl Page {
         (x, y)
     }
 
-    /// Moves the pointer to a place in the window, in CSS pixels, and clicks there.
-    pub fn click(&self, x: f64, y: f64, button: MouseButton) {
-        self.point(x, y);
-        std::thread::sleep(ARRIVES);
-        self.mouse(DispatchMouseEventTypeOption::MousePressed, x, y, Some(button.clone()), None);
-        self.mouse(DispatchMouseEventTypeOption::MouseReleased, x, y, Some(button), None);
-    }
-
     /// Moves the pointer to a place.
     pub fn point(&self, x: f64, y: f64) {
         self.mouse(DispatchMouseEventTypeOption::MouseMoved, x, y, None, None);
@@ -304,5 +296,12 @@ impl View for Page {
                 commands: None,
             })
             .unwrap();
+    }
+
+    fn click(&self, x: f64, y: f64, button: MouseButton) {
+        self.point(x, y);
+        std::thread::sleep(ARRIVES);
+        self.mouse(DispatchMouseEventTypeOption::MousePressed, x, y, Some(button.clone()), None);
+        self.mouse(DispatchMouseEventTypeOption::MouseReleased, x, y, Some(button), None);
     }
 }

@@ -1,6 +1,7 @@
 //! A page in a browser, whichever that is.
 
 use data_encoding::BASE64;
+use headless_chrome::protocol::cdp::Input::MouseButton;
 use serde_json::Value;
 
 use super::Pixels;
@@ -12,6 +13,9 @@ pub trait View {
 
     /// Presses a key, or lets go of it, by its place on the keyboard.
     fn key(&self, code: &str, is_down: bool);
+
+    /// Moves the pointer to a place in the window, in CSS pixels, and clicks there.
+    fn click(&self, x: f64, y: f64, button: MouseButton);
 
     fn text(&self, expression: &str) -> String {
         self.evaluate(expression).as_str().unwrap_or_else(|| panic!("{expression} is no text")).to_owned()
