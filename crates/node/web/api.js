@@ -30,12 +30,15 @@ export async function get(path, signal) {
   return answer.json();
 }
 
+// A line that is dead without a word is not waited for longer than this, in milliseconds.
+const PATIENCE = 5000;
+
 /**
  * Whether the node answers, be it with a refusal. A WebSocket is tried again only when it does: Firefox lets one wait longer with
  * each that failed before, up to a minute.
  */
 export function isThere() {
-  return get("node").then(() => true, (error) => error.kind !== "no_daemon");
+  return get("node", AbortSignal.timeout(PATIENCE)).then(() => true, (error) => error.kind !== "no_daemon");
 }
 
 /**
