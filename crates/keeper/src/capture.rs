@@ -168,6 +168,11 @@ pub(crate) fn hold(instance: &mut Instance, afterwards: Afterwards) -> Result<(H
     for disk in &instance.disks {
         disk.flush().map_err(Error::disk("flush"))?;
     }
+    if afterwards == Afterwards::StaysHeld {
+        instance.hands.let_go();
+    }
+    let hands = instance.hands.clone();
+    let still = hands.still();
     let mut parts = PauseParts::default();
     let flushes: Vec<DeferredFlushes> = instance.disks.iter().map(Disk::defer_flushes).collect();
     let began = Instant::now();
@@ -184,6 +189,7 @@ pub(crate) fn hold(instance: &mut Instance, afterwards: Afterwards) -> Result<(H
         timed(&mut parts.cont_ms, || Ok(instance.monitor.cont()?))?;
     }
     let pause_ms = if running { millis(began) } else { 0.0 };
+    drop(still);
     redeemed?;
     Ok((held?, parts, pause_ms))
 }

@@ -141,6 +141,12 @@ pub enum Error {
         /// The machine.
         name: MachineName,
     },
+    /// A guest that is held takes nothing.
+    #[error("{name} is held, and takes no keys and no pointer")]
+    Untouchable {
+        /// The machine.
+        name: MachineName,
+    },
     /// A core could not be written.
     #[error("cannot write the core")]
     Core {
@@ -250,6 +256,7 @@ impl Error {
             Error::HeldGuest { .. } => {
                 (ErrorKind::WrongState, "`watari resume NAME` first, or `watari kill NAME`")
             }
+            Error::Untouchable { .. } => (ErrorKind::WrongState, "`watari resume NAME` first"),
             Error::NoNic => (ErrorKind::WrongState, ""),
             Error::NotWhole { .. } => (
                 ErrorKind::WrongState,

@@ -21,6 +21,7 @@ use watari_store::{NodeKey, Store};
 use watari_types::{Boot, PAGE_SIZE, PageSet, RegionName, SnapshotId};
 
 use crate::arrival::Arrival;
+use crate::hands::Hands;
 use crate::heads;
 use crate::history::History;
 use crate::home::{Home, MachineHome};
@@ -62,6 +63,7 @@ struct Launched {
     state_file: File,
     record: InstanceRecord,
     may_wait: bool,
+    is_resumed: bool,
 }
 
 impl Launched {
@@ -80,6 +82,8 @@ pub(crate) struct Newborn {
     pub(crate) record: InstanceRecord,
     /// Whether there may be pages of its memory that are not there yet.
     pub(crate) may_wait: bool,
+    /// Whether its guest goes on from a moment of another run.
+    pub(crate) is_resumed: bool,
     pub(crate) arrival: Option<Arrival>,
 }
 
@@ -292,7 +296,8 @@ impl Ground {
             arriving: None,
             epoch: self.before.epoch.next(),
         };
-        let mut launched = Launched { child, state_file, record, may_wait: kernel_waits };
+        let mut launched =
+            Launched { child, state_file, record, may_wait: kernel_waits, is_resumed: incoming };
         save_json(&self.home.instance(), &launched.record).inspect_err(|_| launched.end(&self.home))?;
         Ok(launched)
     }
@@ -300,9 +305,9 @@ impl Ground {
     /// Waits until a QEMU answers that was started.
     fn meet(&self, mut launched: Launched) -> Result<Newborn> {
         let monitor = self.monitor_of(&launched.record).inspect_err(|_| launched.end(&self.home))?;
-        let Launched { child, state_file, mut record, may_wait } = launched;
+        let Launched { child, state_file, mut record, may_wait, is_resumed } = launched;
         record.qemu_version = monitor.version().to_string();
-        Ok(Newborn { child: Some(child), monitor, state_file, record, may_wait, arrival: None })
+        Ok(Newborn { child: Some(child), monitor, state_file, record, may_wait, is_resumed, arrival: None })
     }
 
     /// Waits for the monitor, but not for one of a QEMU that has died.
@@ -411,7 +416,7 @@ impl Ground {
         memory: GuestMemory,
         ram: Ram,
     ) -> Result<(Instance, Option<Child>)> {
-        let Newborn { child, monitor, state_file, mut record, arrival, may_wait: _ } = newborn;
+        let Newborn { child, monitor, state_file, mut record, arrival, is_resumed, may_wait: _ } = newborn;
         record.ready = true;
         save_json(&self.home.instance(), &record)?;
         let (phase, reason) = if record.held { (Phase::Paused, "paused") } else { (Phase::Running, "") };
@@ -428,6 +433,8 @@ impl Ground {
             absent_ram_pages: 0,
         };
         let arriving = arrival.as_ref().map(Arrival::progress);
+        let board = Board::new(status, disks.clone(), arriving);
+        let hands = Hands::new(self.file.name.clone(), monitor.clone(), board.clone(), is_resumed);
         let mut staging = Staging::default();
         staging.expect(0);
         let instance = Instance {
@@ -436,9 +443,10 @@ impl Ground {
             key: self.key,
             history,
             monitor,
+            hands,
             ram,
             hydrations: disks.iter().map(Disk::hydrate).collect(),
-            board: Board::new(status, disks.clone(), arriving),
+            board,
             arrival,
             debt: None,
             disks,

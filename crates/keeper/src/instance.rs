@@ -13,6 +13,7 @@ use watari_store::{NodeKey, Regions};
 use watari_types::{Epoch, PageSet, SnapshotId};
 
 use crate::arrival::Arrival;
+use crate::hands::Hands;
 use crate::history::History;
 use crate::home::MachineHome;
 use crate::memory::GuestMemory;
@@ -38,6 +39,7 @@ pub(crate) struct Instance {
     pub(crate) key: NodeKey,
     pub(crate) history: History,
     pub(crate) monitor: Monitor,
+    pub(crate) hands: Hands,
     pub(crate) ram: Ram,
     /// Memory that is still being filled.
     pub(crate) arrival: Option<Arrival>,
@@ -176,6 +178,8 @@ impl Instance {
             disk.flush().map_err(Error::disk("flush"))?;
         }
         let flushes: Vec<DeferredFlushes> = self.disks.iter().map(Disk::defer_flushes).collect();
+        let hands = self.hands.clone();
+        let _still = hands.still();
         let done = self.monitor.stop().map_err(Error::from).and_then(|()| work(self));
         let redeemed =
             flushes.into_iter().try_for_each(DeferredFlushes::redeem).map_err(Error::disk("flush"));
@@ -190,6 +194,7 @@ impl Instance {
         if phase != Phase::Running {
             return Ok(());
         }
+        self.hands.let_go();
         self.monitor.stop()?;
         self.note(Phase::Paused, "paused").inspect_err(|_| {
             if let Err(error) = self.monitor.cont() {

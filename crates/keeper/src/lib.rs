@@ -14,6 +14,7 @@
 //! * `arrival`: memory that is filled while its guest runs already;
 //! * `capture`: a snapshot while the guest runs;
 //! * `migrate`: what is written while a machine goes to another keeper, or what it holds after it has gone;
+//! * `hands`: the keyboard and the pointer, of which nothing is lost;
 //! * `rewind`: a run is given up for a restore, which goes on with its memory;
 //! * [`heads`]: memory that clones share.
 //!
@@ -28,6 +29,7 @@ mod dump;
 mod error;
 mod gather;
 mod ground;
+mod hands;
 pub mod heads;
 mod history;
 pub mod home;

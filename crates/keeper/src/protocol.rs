@@ -1,8 +1,9 @@
 //! What the daemon and a keeper say to each other: lines of JSON on the keeper's socket.
 //!
 //! A connection carries one [`Request`] and its [`Reply`] lines: any number of `progress`, then one `done` or
-//! `error`. [`Request::Watch`] is the exception: it never ends by itself, and its `progress` lines are the
-//! machine's state whenever that changes. The end of a watch without a `done` line means that the keeper died.
+//! `error`. [`Request::Watch`] is an exception: it never ends by itself, and its `progress` lines are the
+//! machine's state whenever that changes; [`Request::Lend`], [`Request::Screen`] and [`Request::Touch`] are others, which go on
+//! otherwise. The end of a watch without a `done` line means that the keeper died.
 //!
 //! A keeper that was just started says on its standard output, in the same lines, how its start went: the
 //! `done` line holds a [`Started`].
@@ -139,6 +140,9 @@ pub enum Request {
     /// Show me the machine's screen. → [`Display`](watari_qemu::Display): with `dbus` the connection is one with QEMU's display
     /// from then on, with `vnc` it is at an end and QEMU listens at the socket `vnc`.
     Screen,
+    /// Let me use the machine's keyboard and pointer: after the reply, lines with an [`Input`](watari_qemu::Input) each, and for
+    /// each a `done` or an `error` once it was done or could not be.
+    Touch,
     /// The screen as a PNG file. → `{"path": …}`, to be removed by the reader.
     Screenshot,
     /// Plug, unplug or replace the network card. → [`Status`].

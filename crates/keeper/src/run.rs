@@ -93,6 +93,7 @@ fn attend(
         qemu: (instance.record.qemu_pid, instance.record.qemu_started),
         lender: Lender::of(&instance),
         screen: Source::of(&instance),
+        hands: instance.hands.clone(),
         instance: Arc::new(Mutex::new(instance)),
     };
     let instance = Arc::clone(&desk.instance);

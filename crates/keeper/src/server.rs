@@ -10,6 +10,7 @@ use watari_types::{ErrorKind, ErrorReport};
 
 use crate::arrival::Arriving;
 use crate::capture;
+use crate::hands::Hands;
 use crate::instance::{Instance, set_clock};
 use crate::migrate::{self, Lender};
 use crate::process::kill_if_same;
@@ -23,6 +24,8 @@ use crate::{Error, Result};
 
 /// Longest request line. A checkpoint's message is the only part without a natural limit.
 const MAX_REQUEST: u64 = 64 * 1024;
+/// Longest line that says what is done with a keyboard or a pointer.
+const MAX_INPUT: u64 = 256;
 
 /// What the connections work on.
 #[derive(Clone)]
@@ -33,6 +36,8 @@ pub(crate) struct Desk {
     pub(crate) qemu: (u32, u64),
     /// Beside the instance: a capture that takes long is no reason to see nothing.
     pub(crate) screen: Source,
+    /// Beside the instance, and still only while the guest is held.
+    pub(crate) hands: Hands,
     /// Beside the instance: what is lent is wanted also while the guest is captured.
     pub(crate) lender: Lender,
 }
@@ -54,7 +59,7 @@ pub(crate) fn serve(listener: UnixListener, desk: Desk) {
 
 impl Desk {
     fn converse(&self, stream: UnixStream) -> std::io::Result<()> {
-        let _conversation = self.board.conversation();
+        let conversation = self.board.conversation();
         let mut line = String::new();
         BufReader::new((&stream).take(MAX_REQUEST)).read_line(&mut line)?;
         let mut out = Lines(&stream);
@@ -69,6 +74,11 @@ impl Desk {
                 Ok(value) => out.send(&Reply::Done(value)),
                 Err(error) => out.send(&Reply::Error(error.report())),
             },
+            Ok(Request::Touch) => {
+                drop(conversation);
+                out.send(&Reply::Done(serde_json::Value::Null))?;
+                self.touch(&stream, &mut out)
+            }
             Ok(request) => match self.answer(request, &mut out) {
                 Ok(value) => out.send(&Reply::Done(value)),
                 Err(error) => out.send(&Reply::Error(error.report())),
@@ -93,7 +103,7 @@ impl Desk {
 
     fn answer(&self, request: Request, out: &mut Lines<'_>) -> Result<serde_json::Value> {
         match request {
-            Request::Status | Request::Watch | Request::Lend | Request::Screen => {}
+            Request::Status | Request::Watch | Request::Lend | Request::Screen | Request::Touch => {}
             Request::Checkpoint { message, tag } => {
                 let mut instance = self.instance();
                 let done = capture::checkpoint(&mut instance, &message, tag.as_deref(), &mut |progress| {
@@ -136,6 +146,21 @@ impl Desk {
             Request::Network { action } => self.instance().network(&action)?,
         }
         json(&self.board.status())
+    }
+
+    /// Does what somebody says is done with the keyboard and the pointer, one thing after the other.
+    fn touch(&self, stream: &UnixStream, out: &mut Lines<'_>) -> std::io::Result<()> {
+        let mut from = BufReader::new(stream);
+        let mut line = String::new();
+        while from.by_ref().take(MAX_INPUT).read_line(&mut line)? > 0 {
+            let done = match serde_json::from_str(&line) {
+                Ok(input) => self.hands.act(input).map_err(|error| error.report()),
+                Err(e) => Err(ErrorReport::new(ErrorKind::BadRequest, format!("not an input: {e}"), "")),
+            };
+            out.send(&done.map_or_else(Reply::Error, |()| Reply::Done(serde_json::Value::Null)))?;
+            line.clear();
+        }
+        Ok(())
     }
 
     fn stop(&self, limit: Duration) -> Result<()> {

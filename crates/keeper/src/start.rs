@@ -267,7 +267,8 @@ impl Ground {
             // It may have died between stop and cont.
             monitor.cont()?;
         }
-        let newborn = Newborn { child: None, monitor, state_file, record, may_wait: false, arrival };
+        let newborn =
+            Newborn { child: None, monitor, state_file, record, may_wait: false, is_resumed: false, arrival };
         self.finish(newborn, history, disks, server, memory, ram)
     }
 

@@ -12,7 +12,7 @@
 //! order fails therefore says nothing; what counts is whether the processes end.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -196,7 +196,7 @@ impl Node {
             Ok(stream)
         };
         let stream = connect().map_err(Error::io("ask the keeper at", &socket))?;
-        client::read_reply::<Status>(stream, |_| {})?;
+        client::read_reply::<Status>(BufReader::new(stream), |_| {})?;
         Ok(())
     }
 }

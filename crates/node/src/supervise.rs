@@ -15,6 +15,7 @@
 //! for each machine when the daemon starts. It changes nothing where there is nothing to repair.
 
 use std::fs::OpenOptions;
+use std::io::BufReader;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -164,7 +165,7 @@ impl Node {
         let Some(stdout) = child.stdout.take() else {
             return Err(Error::Internal("the keeper has no standard output".to_owned()));
         };
-        let started = client::read_reply(stdout, |value| {
+        let started = client::read_reply(BufReader::new(stdout), |value| {
             if let Ok(progress) = serde_json::from_value::<Progress>(value) {
                 on_progress(progress);
             }

@@ -3,7 +3,7 @@
 //! ```text
 //!  Qemu::find_in ─► Launch::command ─► (spawn, elsewhere) ─► Monitor::connect
 //!                     │ layouts                               │ stop · save_devices · cont
-//!                     │ memory fd 60, state fd 61             │ ram_blocks · load_devices
+//!                     │ memory fd 60, state fd 61             │ ram_blocks · load_devices · input
 //!                     ▼                                       ▼
 //!                   argv of QEMU                            QMP, guest Agent
 //! ```
@@ -21,6 +21,7 @@ mod channel;
 mod error;
 mod first_reads;
 mod inherit;
+mod input;
 mod launch;
 mod layout;
 mod machine;
@@ -32,6 +33,7 @@ pub use binary::{Display, NEEDED, Qemu, QemuFinder, Version};
 pub use bridge::{bridges_allowed, plug_into};
 pub use channel::{Event, Monitor};
 pub use error::Error;
+pub use input::{Button, Input};
 pub use launch::{
     AGENT_SOCKET, BootFiles, DESKTOP_SOCKET, GDB_SOCKET, IDENTITY_BYTES, Launch, MEMORY_PATH, MemoryBacking,
     QMP_SOCKET, SERIAL_SOCKET, STATE_PATH, VNC_SOCKET,

@@ -277,6 +277,6 @@ impl Monitor {
     }
 }
 
-fn bad_answer(command: &str, answer: &Value) -> Error {
+pub(crate) fn bad_answer(command: &str, answer: &Value) -> Error {
     Error::BadAnswer { peer: "QEMU", command: command.to_owned(), answer: excerpt(&answer.to_string()) }
 }

@@ -25,7 +25,7 @@ mod typing;
 mod viewer;
 
 pub use atlas::{EncodeError, Prepared, Studio};
-pub use display::{Button, Display, DisplayError, Screen};
+pub use display::{Display, DisplayError, Screen};
 pub use grid::{At, BLOCK, Grid};
 pub use keys::qnum;
 pub use picture::{LARGEST, Picture, Rect};

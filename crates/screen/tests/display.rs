@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use watari_qemu::Monitor;
-use watari_screen::{Button, Display, Grid, Screen};
+use watari_qemu::{Button, Input, Monitor};
+use watari_screen::{Display, Grid, Screen};
 
 /// Reads a key and shows it, for ever: `again: xor ax, ax; int 16h; mov ah, 0eh; int 10h; jmp again`.
 const TYPES: [u8; 10] = [0x31, 0xc0, 0xcd, 0x16, 0xb4, 0x0e, 0xcd, 0x10, 0xeb, 0xf6];
@@ -60,6 +60,14 @@ impl Machine {
         Machine { qemu, monitor, vnc }
     }
 
+    /// Presses a key, and says so to whoever looks.
+    fn press(&self, qnum: u32, display: &Display) {
+        for is_down in [true, false] {
+            self.monitor.input(Input::Key { qnum, is_down }).unwrap();
+        }
+        display.expect_change();
+    }
+
     async fn display(&self, over: Over) -> Display {
         match over {
             Over::Dbus => {
@@ -97,11 +105,6 @@ fn lit(grid: &Grid) -> usize {
     (0..picture.height()).map(lit).sum()
 }
 
-async fn press(display: &Display, key: u32) {
-    display.key(key, true).await.unwrap();
-    display.key(key, false).await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_machine_shows_is_seen_and_what_is_typed_is_shown() {
     is_seen_and_typed_to(Over::Dbus, Over::Vnc).await;
@@ -125,51 +128,66 @@ async fn is_seen_and_typed_to(first: Over, second: Over) {
         let before = typed;
         let mut tries = 0;
         while typed <= before {
-            press(&display, key).await;
+            machine.press(key, &display);
             tokio::time::sleep(Duration::from_millis(200)).await;
             typed = screen.see(lit);
             tries += 1;
             assert!(tries < 300, "what is typed is not shown");
         }
     }
-    // The mouse of this machine only knows how far it was moved.
-    display.shift(10, -20).await.unwrap();
-    assert!(display.point(10, 20).await.is_err());
-    display.button(Button::Left, true).await.unwrap();
-    display.button(Button::Left, false).await.unwrap();
-
     // Somebody else sees the same, and goes on when the first has gone.
     let other = machine.display(second).await;
     let picture = |screen: &Screen| screen.see(|grid| grid.picture().clone());
     let wanted = picture(screen);
     until(other.screen(), "the same", |grid| *grid.picture() == wanted).await;
     drop(display);
-    press(&other, A).await;
+    machine.press(A, &other);
     until(other.screen(), "what is typed", |grid| lit(grid) > typed).await;
 
     machine.qemu.0.kill().unwrap();
     machine.qemu.0.wait().unwrap();
-    assert!(other.key(A, true).await.is_err(), "there is nobody to type to");
     tokio::time::timeout(PATIENCE, other.closed()).await.unwrap();
     assert!(other.is_closed());
 }
 
-#[tokio::test]
-async fn a_pointer_that_knows_where_it_is_is_put_there() {
-    let folder = tempfile::tempdir().unwrap();
-    let machine = Machine::start(folder.path(), &["virtio-tablet-pci"]);
-    for over in [Over::Dbus, Over::Vnc] {
-        let display = machine.display(over).await;
-        let screen = display.screen();
-        until(screen, "what the firmware says", |grid| lit(grid) > 500).await;
-        let area = screen.see(|grid| grid.picture().area());
-        display.point(area.width - 1, area.height - 1).await.unwrap();
-        display.button(Button::WheelUp, true).await.unwrap();
-        display.button(Button::WheelUp, false).await.unwrap();
-        assert!(display.shift(1, 1).await.is_err(), "{over:?}");
-        assert!(display.point(area.width, 0).await.is_err(), "{over:?}");
-        assert!(!display.is_closed(), "{over:?}");
+#[test]
+fn a_mouse_is_moved_and_a_tablet_pointed_with() {
+    let (point, shift) = (Input::point((10, 20), (640, 480)), Input::Shift { right: 10, down: -20 });
+    for (devices, done, refused) in [(&[][..], shift, point), (&["virtio-tablet-pci"], point, shift)] {
+        let folder = tempfile::tempdir().unwrap();
+        let machine = Machine::start(folder.path(), devices);
+        machine.monitor.input(done).unwrap();
+        assert!(machine.monitor.input(refused).is_err(), "{devices:?}");
+        for (button, is_down) in
+            [Button::Left, Button::WheelUp, Button::Extra].map(|b| [(b, true), (b, false)]).concat()
+        {
+            machine.monitor.input(Input::Button { button, is_down }).unwrap();
+        }
     }
+}
+
+#[test]
+fn what_the_guest_has_not_taken_is_known_and_nothing_is_done_to_one_that_is_held() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::start(folder.path(), &[]);
+    let monitor = &machine.monitor;
+    let is_taken = || {
+        let deadline = Instant::now() + PATIENCE;
+        while monitor.has_untaken_input().unwrap() {
+            assert!(Instant::now() < deadline, "the guest takes nothing");
+        }
+    };
+    let key = |is_down| monitor.input(Input::Key { qnum: A, is_down });
+    is_taken();
+    key(true).unwrap();
+    is_taken();
+    monitor.stop().unwrap();
+    let refused = key(false).unwrap_err();
+    assert!(matches!(refused, watari_qemu::Error::Refused { .. }), "{refused}");
+    assert!(!monitor.has_untaken_input().unwrap());
+    monitor.cont().unwrap();
+    key(false).unwrap();
+    is_taken();
 }
 
 #[tokio::test]

@@ -3,17 +3,15 @@
 //! Its keymaps are those of the package console-data, which know nothing of xkeyboard-config, where ours are from. All is typed twice:
 //! as text, and by the places of keys, as somebody at such a keyboard does it.
 
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
-use watari_qemu::Monitor;
-use watari_screen::{Display, Layout, PACE, Stroke, qnum, strokes};
+use watari_qemu::{Input, Monitor};
+use watari_screen::{Layout, Stroke, qnum, strokes};
 
 use crate::lab::PATIENCE;
 
@@ -118,10 +116,9 @@ const PRESSED: [Pressed; 4] = [
 
 /// A machine whose console is typed on.
 struct Guest {
-    display: Display,
+    monitor: Monitor,
     said: Lines<BufReader<ChildStdout>>,
     tell: ChildStdin,
-    _monitor: Monitor,
     _qemu: Child,
     _folder: TempDir,
 }
@@ -131,7 +128,7 @@ impl Guest {
         let folder = tempfile::tempdir().unwrap();
         let (socket, initrd) = (folder.path().join("qmp"), pack(folder.path()));
         let mut qemu = tokio::process::Command::new("qemu-system-x86_64")
-            .args(["-nodefaults", "-machine", "q35,accel=tcg", "-m", "256", "-display", "dbus,p2p=yes"])
+            .args(["-nodefaults", "-machine", "q35,accel=tcg", "-m", "256", "-display", "none"])
             .args(["-device", "VGA", "-serial", "stdio"])
             .args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())])
             .args([Path::new("-kernel"), &watari_demo::find_kernel().unwrap().image])
@@ -143,12 +140,9 @@ impl Guest {
             .spawn()
             .unwrap();
         let monitor = Monitor::connect(&socket, Instant::now() + PATIENCE).unwrap();
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        monitor.serve_display(theirs.as_fd()).unwrap();
-        let display = Display::dbus(ours).await.unwrap();
         let said = BufReader::new(qemu.stdout.take().unwrap()).lines();
         let tell = qemu.stdin.take().unwrap();
-        let mut guest = Guest { display, said, tell, _monitor: monitor, _qemu: qemu, _folder: folder };
+        let mut guest = Guest { monitor, said, tell, _qemu: qemu, _folder: folder };
         assert_eq!(guest.line().await, "ready");
         guest
     }
@@ -164,10 +158,13 @@ impl Guest {
         assert_eq!(self.line().await, format!("loaded {keymap}"));
     }
 
+    /// Sends them as fast as the guest takes them, as a keeper does.
     async fn send(&self, strokes: &[Stroke]) {
-        for Stroke { key, is_down } in strokes {
-            self.display.key(*key, *is_down).await.unwrap();
-            tokio::time::sleep(PACE).await;
+        for &Stroke { key: qnum, is_down } in strokes {
+            while self.monitor.has_untaken_input().unwrap() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            self.monitor.input(Input::Key { qnum, is_down }).unwrap();
         }
     }
 

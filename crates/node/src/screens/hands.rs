@@ -5,9 +5,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use watari_screen::{Button, CannotType, Display, DisplayError, Layout, Stroke, qnum, strokes};
+use watari_qemu::{Button, Input};
+use watari_screen::{CannotType, Layout, Stroke, qnum, strokes};
 
+use super::Shown;
 use super::message::Heard;
+use crate::Result;
 
 /// Buttons as browsers count them, from the lowest bit.
 const BUTTONS: [Button; 5] = [Button::Left, Button::Right, Button::Middle, Button::Side, Button::Extra];
@@ -43,10 +46,10 @@ pub(crate) struct Hands {
 
 impl Hands {
     /// Does what somebody in control does. Keys that no keyboard of a PC has do nothing.
-    pub(super) async fn act(&mut self, display: &Display, heard: &Heard) -> Result<(), DisplayError> {
+    pub(super) async fn act(&mut self, shown: &Shown, heard: &Heard) -> Result<()> {
         match *heard {
             Heard::Key { ref code, down } => match qnum(code) {
-                Some(key) if self.waiting.is_empty() => self.key(display, key, down).await,
+                Some(key) if self.waiting.is_empty() => self.key(shown, key, down).await,
                 Some(key) => {
                     self.wait(Stroke { key, is_down: down });
                     Ok(())
@@ -54,20 +57,20 @@ impl Hands {
                 None => Ok(()),
             },
             Heard::Pointer { x, y, buttons } => {
-                self.point(display, x, y).await?;
-                self.press(display, buttons).await
+                self.point(shown, x, y).await?;
+                self.press(shown, buttons).await
             }
             Heard::Moved { right, down, buttons } => {
-                self.shift(display, right, down).await?;
-                self.press(display, buttons).await
+                self.shift(shown, right, down).await?;
+                self.press(shown, buttons).await
             }
-            Heard::Wheel { up } => wheel(display, up).await,
-            Heard::Release if self.waiting.is_empty() => self.release(display).await,
+            Heard::Wheel { up } => wheel(shown, up).await,
+            Heard::Release if self.waiting.is_empty() => self.release(shown).await,
             Heard::Release => {
                 self.release_later();
-                self.press(display, 0).await
+                self.press(shown, 0).await
             }
-            Heard::StopTyping => self.release(display).await,
+            Heard::StopTyping => self.release(shown).await,
             Heard::Shown { .. } | Heard::Visible { .. } | Heard::Take => Ok(()),
             Heard::Type { .. } | Heard::Clipboard { .. } => Ok(()),
         }
@@ -88,24 +91,33 @@ impl Hands {
         Ok(())
     }
 
-    /// Does the next stroke of what is to be typed. Returns whether there was one.
-    pub(super) async fn stroke(&mut self, display: &Display) -> Result<bool, DisplayError> {
-        while let Some(Stroke { key, is_down }) = self.waiting.pop_front() {
-            if is_down || self.keys.contains(&key) {
-                let done = self.key(display, key, is_down).await;
-                return done.inspect_err(|_| self.waiting.clear()).map(|()| true);
+    /// Does the next stroke of what is to be typed. Returns whether there was one. After an error it is still to be done.
+    pub(super) async fn stroke(&mut self, shown: &Shown) -> Result<bool> {
+        while let Some(Stroke { key, is_down }) = self.waiting.front().copied() {
+            let counts = is_down || self.keys.contains(&key);
+            if counts {
+                self.key(shown, key, is_down).await?;
+            }
+            self.waiting.pop_front();
+            if counts {
+                return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Lets go of everything, and types no further.
-    pub(super) async fn release(&mut self, display: &Display) -> Result<(), DisplayError> {
+    /// Types no further.
+    pub(super) fn stop_typing(&mut self) {
         self.waiting.clear();
+    }
+
+    /// Lets go of everything, and types no further.
+    pub(super) async fn release(&mut self, shown: &Shown) -> Result<()> {
+        self.stop_typing();
         while let Some(key) = self.keys.pop_first() {
-            display.key(key, false).await?;
+            shown.act(Input::Key { qnum: key, is_down: false }).await?;
         }
-        self.press(display, 0).await
+        self.press(shown, 0).await
     }
 
     /// Lets go of all keys once everything is typed: whoever looks at another page meanwhile wants that it is.
@@ -126,41 +138,48 @@ impl Hands {
         *self = Hands::default();
     }
 
-    async fn key(&mut self, display: &Display, key: u32, down: bool) -> Result<(), DisplayError> {
-        let was_held = if down { !self.keys.insert(key) } else { self.keys.remove(&key) };
+    async fn key(&mut self, shown: &Shown, key: u32, is_down: bool) -> Result<()> {
         // Held keys repeat. What was not held cannot be let go of.
-        if down || was_held { display.key(key, down).await } else { Ok(()) }
+        if !is_down && !self.keys.contains(&key) {
+            return Ok(());
+        }
+        shown.act(Input::Key { qnum: key, is_down }).await?;
+        if is_down {
+            self.keys.insert(key)
+        } else {
+            self.keys.remove(&key)
+        };
+        Ok(())
     }
 
     /// To a machine whose pointer only knows how far it was moved, that is said.
-    async fn point(&mut self, display: &Display, x: u32, y: u32) -> Result<(), DisplayError> {
+    async fn point(&mut self, shown: &Shown, x: u32, y: u32) -> Result<()> {
         if (x, y) == self.at {
             return Ok(());
         }
         let (from_x, from_y) = std::mem::replace(&mut self.at, (x, y));
-        if display.point(x, y).await.is_ok() {
+        if shown.act(Input::point((x, y), shown.size())).await.is_ok() {
             return Ok(());
         }
         let way = |from: u32, to: u32| (i64::from(to) - i64::from(from)) as i32;
-        display.shift(way(from_x, x), way(from_y, y)).await
+        shown.act(Input::Shift { right: way(from_x, x), down: way(from_y, y) }).await
     }
 
     /// And to one whose pointer only knows where it is, where that is then.
-    async fn shift(&mut self, display: &Display, right: i32, down: i32) -> Result<(), DisplayError> {
-        if display.shift(right, down).await.is_ok() {
+    async fn shift(&mut self, shown: &Shown, right: i32, down: i32) -> Result<()> {
+        if shown.act(Input::Shift { right, down }).await.is_ok() {
             return Ok(());
         }
-        let area = display.screen().see(|grid| grid.picture().area());
-        self.at = moved(self.at, (right, down), (area.width, area.height));
-        display.point(self.at.0, self.at.1).await
+        self.at = moved(self.at, (right, down), shown.size());
+        shown.act(Input::point(self.at, shown.size())).await
     }
 
-    async fn press(&mut self, display: &Display, buttons: u8) -> Result<(), DisplayError> {
+    async fn press(&mut self, shown: &Shown, buttons: u8) -> Result<()> {
         for (index, button) in BUTTONS.into_iter().enumerate() {
             let bit = 1 << index;
             if (self.buttons ^ buttons) & bit != 0 {
+                shown.act(Input::Button { button, is_down: buttons & bit != 0 }).await?;
                 self.buttons ^= bit;
-                display.button(button, buttons & bit != 0).await?;
             }
         }
         Ok(())
@@ -173,11 +192,12 @@ fn moved(at: (u32, u32), by: (i32, i32), size: (u32, u32)) -> (u32, u32) {
     (along(at.0, by.0, size.0), along(at.1, by.1, size.1))
 }
 
-async fn wheel(display: &Display, up: i8) -> Result<(), DisplayError> {
+async fn wheel(shown: &Shown, up: i8) -> Result<()> {
     let button = if up > 0 { Button::WheelUp } else { Button::WheelDown };
     for _ in 0..up.unsigned_abs().min(MOST_STEPS.unsigned_abs()) {
-        display.button(button, true).await?;
-        display.button(button, false).await?;
+        for is_down in [true, false] {
+            shown.act(Input::Button { button, is_down }).await?;
+        }
     }
     Ok(())
 }

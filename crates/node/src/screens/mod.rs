@@ -3,7 +3,7 @@
 //! ```text
 //!             ┌──────────────────────── Stage: one for each machine that is watched ───────────────────────┐
 //!  QEMU ─────►│ Shown: what it shows, until that QEMU ends     Audience: who watches, who is in control    │
-//!       ◄─────│ Hands: the keys and buttons that are held      Clipboard: what is copied and pasted        │
+//!     keeper ◄│ Hands: the keys and buttons that are held      Clipboard: what is copied and pasted        │
 //!             └────────▲────────────────────────────────────────────────────────▲──────────────────────────┘
 //!                      └─────────────── Session: one for each viewer ───────────┘
 //! ```
@@ -15,6 +15,7 @@ mod audience;
 mod hands;
 mod message;
 mod session;
+mod touch;
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use watari_keeper::client;
 use watari_keeper::home::MachineHome;
-use watari_qemu::{DESKTOP_SOCKET, Display as Kind, VNC_SOCKET};
+use watari_qemu::{DESKTOP_SOCKET, Display as Kind, Input, VNC_SOCKET};
 use watari_screen::clipboard::Clipboard;
 use watari_screen::{Display, Picture, Studio, thumbnail};
 use watari_types::MachineName;
@@ -32,6 +33,7 @@ pub(crate) use self::audience::Audience;
 pub(crate) use self::session::attend;
 
 use self::hands::Hands;
+use self::touch::Touch;
 use crate::node::{Node, hold};
 use crate::{Error, Result};
 
@@ -57,6 +59,25 @@ pub(crate) struct Stage {
 pub(crate) struct Shown {
     pub(crate) display: Display,
     pub(crate) studio: Studio,
+    touch: Touch,
+}
+
+impl Shown {
+    /// Does something with the machine's keyboard or pointer.
+    ///
+    /// # Errors
+    /// Those of [`Touch::act`].
+    async fn act(&self, input: Input) -> Result<()> {
+        self.touch.act(input).await?;
+        self.display.expect_change();
+        Ok(())
+    }
+
+    /// The width and the height of what it shows, in pixels.
+    fn size(&self) -> (u32, u32) {
+        let area = self.display.screen().see(|grid| grid.picture().area());
+        (area.width, area.height)
+    }
 }
 
 impl Screens {
@@ -93,6 +114,7 @@ impl Stage {
             return Ok(None);
         }
         let home = node.home.machine(&self.machine);
+        let touch = Touch::new(home.socket("keeper"))?;
         let asked = tokio::task::spawn_blocking(move || open(&home)).await;
         let (kind, socket) =
             asked.map_err(|e| Error::Internal(format!("a screen cannot be asked for: {e}")))??;
@@ -100,7 +122,7 @@ impl Stage {
             Kind::Dbus => Display::dbus(socket).await?,
             Kind::Vnc => Display::vnc(socket).await?,
         };
-        let shown = Arc::new(Shown { display, studio: Studio::default() });
+        let shown = Arc::new(Shown { display, studio: Studio::default(), touch });
         *last = Arc::downgrade(&shown);
         Ok(Some(shown))
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  socket ──► hear ──► what it shows ──► show ──► updates, two at most ──► say ──► socket
-//!               ├────► Hands ──► QEMU      ▲                      news ──┤
+//!               ├────► Hands ──► keeper    ▲                      news ──┤
 //!               │       ▲                  └── the screen changes; what it shows roughly is due
 //!               │       └── type_out: a stroke now and then, while there is text to type
 //!               └────► Clipboard ──► copy ──► what is copied in the guest ┘
@@ -243,7 +243,7 @@ impl Session {
                 Ok(()) => self.planned.notify_one(),
                 Err(error) => self.refuse(Said::NotTyped { reason: error.to_string() }),
             }
-        } else if let Err(error) = hands.act(&shown.display, heard).await {
+        } else if let Err(error) = hands.act(&shown, heard).await {
             tracing::debug!(machine = %self.machine, error = &error as &dyn std::error::Error, "not done");
         }
     }
@@ -260,16 +260,27 @@ impl Session {
         }
     }
 
-    /// Types one stroke, unless the guest is held: QEMU forgets what is typed then. Returns whether there may be more to type.
+    /// Types one stroke, unless the guest is held. Returns whether there may be more to type.
     async fn type_on(&self) -> bool {
         let Some(shown) = hold(&self.shown).clone() else { return false };
         if self.stage.audience.control(self.seat) != Control::Yours {
             return false;
         }
-        if self.node.live(&self.machine).is_some_and(|live| live.status().phase == Phase::Paused) {
+        let is_held =
+            || self.node.live(&self.machine).is_some_and(|live| live.status().phase == Phase::Paused);
+        if is_held() {
             return true;
         }
-        self.stage.hands.lock().await.stroke(&shown.display).await.unwrap_or(false)
+        let mut hands = self.stage.hands.lock().await;
+        match hands.stroke(&shown).await {
+            Ok(is_typing) => is_typing,
+            Err(_) if is_held() => true,
+            Err(error) => {
+                tracing::debug!(machine = %self.machine, error = &error as &dyn std::error::Error, "not typed");
+                hands.stop_typing();
+                false
+            }
+        }
     }
 
     /// Lets go of what is held of the keyboard and the pointer.
@@ -277,7 +288,7 @@ impl Session {
         let shown = hold(&self.shown).clone();
         let mut hands = self.stage.hands.lock().await;
         match shown {
-            Some(shown) => drop(hands.release(&shown.display).await),
+            Some(shown) => drop(hands.release(&shown).await),
             None => hands.forget(),
         }
     }

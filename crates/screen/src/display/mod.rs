@@ -1,5 +1,4 @@
-//! QEMU's display: what a machine shows, and its keyboard and pointer. QEMU says what it shows over D-Bus, or else over VNC;
-//! for whoever looks that is the same.
+//! QEMU's display: what a machine shows. QEMU says that over D-Bus, or else over VNC; for whoever looks it is the same.
 //!
 //! What QEMU says is looked at at once; how fast viewers are is nothing to it.
 
@@ -83,26 +82,6 @@ impl Screen {
     }
 }
 
-/// A pointer's button, as QEMU numbers them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Button {
-    /// The left one.
-    Left = 0,
-    /// The middle one.
-    Middle = 1,
-    /// The right one.
-    Right = 2,
-    /// One step of the wheel, away from the hand.
-    WheelUp = 3,
-    /// One step of the wheel, towards the hand.
-    WheelDown = 4,
-    /// The one at the side.
-    Side = 5,
-    /// And the other.
-    Extra = 6,
-}
-
 /// A connection to a machine's display. When it is dropped, QEMU tells nobody any more what it shows.
 pub struct Display {
     screen: Arc<Screen>,
@@ -152,48 +131,11 @@ impl Display {
         &self.screen
     }
 
-    /// Presses a key, or lets go of it: by its place on the keyboard, as
-    /// [QEMU numbers them](https://gitlab.com/keycodemap/keycodemapdb) (`qnum`).
-    ///
-    /// # Errors
-    /// [`DisplayError`].
-    pub async fn key(&self, qnum: u32, is_down: bool) -> Result<(), DisplayError> {
+    /// Something was done to the machine, by whatever way: it may show that soon.
+    pub fn expect_change(&self) {
         match &self.qemu {
-            Qemu::Dbus(dbus) => Ok(dbus.key(qnum, is_down).await?),
-            Qemu::Vnc(vnc) => Ok(vnc.key(qnum, is_down).await?),
-        }
-    }
-
-    /// Presses a button of the pointer, or lets go of it.
-    ///
-    /// # Errors
-    /// [`DisplayError`].
-    pub async fn button(&self, button: Button, is_down: bool) -> Result<(), DisplayError> {
-        match &self.qemu {
-            Qemu::Dbus(dbus) => Ok(dbus.button(button, is_down).await?),
-            Qemu::Vnc(vnc) => Ok(vnc.button(button, is_down).await?),
-        }
-    }
-
-    /// Puts the pointer on a pixel.
-    ///
-    /// # Errors
-    /// [`DisplayError`]; that is so for a machine whose pointer only knows how far it was moved.
-    pub async fn point(&self, x: u32, y: u32) -> Result<(), DisplayError> {
-        match &self.qemu {
-            Qemu::Dbus(dbus) => Ok(dbus.point(x, y).await?),
-            Qemu::Vnc(vnc) => Ok(vnc.point(x, y).await?),
-        }
-    }
-
-    /// Moves the pointer by so many pixels.
-    ///
-    /// # Errors
-    /// [`DisplayError`]; that is so for a machine whose pointer only knows where it is.
-    pub async fn shift(&self, right: i32, down: i32) -> Result<(), DisplayError> {
-        match &self.qemu {
-            Qemu::Dbus(dbus) => Ok(dbus.shift(right, down).await?),
-            Qemu::Vnc(vnc) => Ok(vnc.shift(right, down).await?),
+            Qemu::Dbus(_) => {}
+            Qemu::Vnc(vnc) => vnc.expect_change(),
         }
     }
 

@@ -102,6 +102,6 @@ fn count_panics() {
 /// What a display shows when QEMU has hung up.
 async fn last(display: &Display) -> Picture {
     display.closed().await;
-    assert!(display.is_closed() && display.key(1, true).await.is_err());
+    assert!(display.is_closed());
     display.screen().see(|grid| grid.picture().clone())
 }

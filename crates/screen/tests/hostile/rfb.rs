@@ -46,8 +46,6 @@ struct Model {
     canvas: Picture,
     /// Something was drawn that is not shown yet.
     is_drawn: bool,
-    has_keys: bool,
-    has_pointer: bool,
     /// The pixels of all screens so far.
     pixels: usize,
 }
@@ -57,22 +55,20 @@ fn expect(input: &[u8]) -> Option<Option<Picture>> {
     let mut said = Said(input);
     let Some(canvas) = greet(&mut said) else { return Some(None) };
     let pixels = canvas.width() as usize * canvas.height() as usize;
-    let mut model = Model { canvas, is_drawn: false, has_keys: false, has_pointer: false, pixels };
+    let mut model = Model { canvas, is_drawn: false, pixels };
     let mut shown = Picture::new(640, 480);
-    let mut is_display = false;
     loop {
         let heard = model.hear(&mut said);
         if model.pixels > MOST_PIXELS {
             return None;
         }
         if heard.is_none() {
-            return Some(is_display.then_some(shown));
+            return Some(Some(shown));
         }
-        if is_display && model.is_drawn {
+        if model.is_drawn {
             shown = model.canvas.clone();
             model.is_drawn = false;
         }
-        is_display |= model.has_keys && model.has_pointer;
     }
 }
 
@@ -130,9 +126,7 @@ impl Model {
                 self.canvas = screen(width, height)?;
                 self.is_drawn = false;
             }
-            -257 => self.has_pointer = true,
-            -258 => self.has_keys = true,
-            -261 => drop(said.take(1)?),
+            -258 => {}
             _ => return None,
         }
         Some(())
@@ -141,11 +135,10 @@ impl Model {
 
 pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let begun = [greeting(70, 20), update(&[rectangle([0, 0, 70, 20], -258, &[])])].concat();
-    let begun = [begun, update(&[rectangle([1, 0, 70, 20], -257, &[])])].concat();
     let whole = update(&[rectangle([0, 0, 70, 20], 0, &noise(70 * 20))]);
     let parts = [rectangle([60, 0, 8, 3], 0, &noise(24)), rectangle([69, 19, 1, 1], 0, &noise(1))];
     let smaller = update(&[rectangle([0, 0, 20, 70], -223, &[])]);
-    let then = update(&[rectangle([0, 60, 20, 10], 0, &noise(200)), rectangle([0, 0, 1, 1], -261, &[7])]);
+    let then = update(&[rectangle([0, 60, 20, 10], 0, &noise(200))]);
     let other = vec![2, 3, 0, 0, 0, 0, 0, 0, 2, b'h', b'i'];
     vec![
         ("nothing", Vec::new()),

@@ -16,7 +16,7 @@ use zbus::Connection;
 use zbus::connection::Builder;
 use zbus::zvariant::Fd;
 
-use super::{Button, Screen};
+use super::Screen;
 use greeting::greet;
 use listener::{Listener, MapListener};
 
@@ -47,22 +47,6 @@ impl Dbus {
         };
         let (listener, ()) = tokio::try_join!(listener, register)?;
         Ok(Dbus { console, listener })
-    }
-
-    pub(super) async fn key(&self, qnum: u32, is_down: bool) -> zbus::Result<()> {
-        call(&self.console, "Keyboard", if is_down { "Press" } else { "Release" }, &qnum).await
-    }
-
-    pub(super) async fn button(&self, button: Button, is_down: bool) -> zbus::Result<()> {
-        call(&self.console, "Mouse", if is_down { "Press" } else { "Release" }, &(button as u32)).await
-    }
-
-    pub(super) async fn point(&self, x: u32, y: u32) -> zbus::Result<()> {
-        call(&self.console, "Mouse", "SetAbsPosition", &(x, y)).await
-    }
-
-    pub(super) async fn shift(&self, right: i32, down: i32) -> zbus::Result<()> {
-        call(&self.console, "Mouse", "RelMotion", &(right, down)).await
     }
 
     pub(super) fn is_closed(&self) -> bool {

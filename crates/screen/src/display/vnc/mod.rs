@@ -3,14 +3,13 @@
 //! ```text
 //!            ┌─ hear ──► Canvas ── complete ──► Screen
 //!  QEMU ◄────┤           one request for what changes next is always with QEMU
-//!            └─ tell ◄── keys, the pointer, nudges
+//!            └─ tell ◄── nudges
 //! ```
 //!
 //! QEMU looks at what the guest shows every 30 ms, and by 50 ms later each time when nothing had changed, up to 3 s; whatever it takes
 //! as input begins that anew. So it is nudged: often for a while after something has changed or was done, else now and then.
 
 mod canvas;
-mod hand;
 mod wire;
 
 use std::io;
@@ -18,17 +17,15 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::io::BufReader;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Button, Screen};
+use super::Screen;
 use crate::Rect;
 use canvas::Canvas;
-use hand::Hand;
 
 /// So much is read at once, in bytes: a picture has millions.
 const AT_ONCE: usize = 256 << 10;
@@ -45,8 +42,6 @@ const LIVELY: Duration = Duration::from_secs(1);
 pub(super) enum Error {
     #[error("the connection to QEMU's VNC server has ended")]
     Io(#[from] io::Error),
-    #[error("QEMU's VNC server is closed")]
-    Closed,
     #[error("QEMU's VNC server did not greet within {} s", PATIENCE.as_secs())]
     Silent,
     #[error("what should be QEMU's VNC server does not speak RFB 3.8")]
@@ -65,22 +60,18 @@ pub(super) enum Error {
     Message(u8),
     #[error("a text of {0} bytes")]
     TooLong(u32),
-    #[error("the machine's pointer is of the other kind")]
-    Pointer,
 }
 
 /// A connection to QEMU's VNC server.
 pub(super) struct Vnc {
     line: Arc<Line>,
-    screen: Arc<Screen>,
     open: watch::Receiver<()>,
     task: JoinHandle<()>,
 }
 
-/// What QEMU is told, and how far that is.
+/// What QEMU is told.
 struct Line {
     to: OwnedWriteHalf,
-    hand: Mutex<Hand>,
     /// Something was done to the machine.
     done: Notify,
 }
@@ -89,13 +80,13 @@ impl Vnc {
     pub(super) async fn connect(socket: UnixStream, screen: &Arc<Screen>) -> Result<Vnc, Error> {
         socket.set_nonblocking(true)?;
         let (from, to) = tokio::net::UnixStream::from_std(socket)?.into_split();
-        let from = BufReader::with_capacity(AT_ONCE, from);
-        let begun = timeout(PATIENCE, begin(from, to)).await;
-        let (from, canvas, line) = begun.map_err(|_| Error::Silent)??;
-        let (line, screen) = (Arc::new(line), Arc::clone(screen));
+        let (mut from, mut to) = (BufReader::with_capacity(AT_ONCE, from), to);
+        let greeted = timeout(PATIENCE, wire::greet(&mut from, &mut to)).await;
+        let canvas = greeted.map_err(|_| Error::Silent)??;
+        let (line, screen) = (Arc::new(Line { to, done: Notify::new() }), Arc::clone(screen));
         let (opened, open) = watch::channel(());
         let task = tokio::spawn({
-            let (line, screen) = (Arc::clone(&line), Arc::clone(&screen));
+            let line = Arc::clone(&line);
             async move {
                 let error = tokio::select! {
                     error = show(from, canvas, &line, &screen) => error,
@@ -107,27 +98,12 @@ impl Vnc {
                 drop(opened);
             }
         });
-        Ok(Vnc { line, screen, open, task })
+        Ok(Vnc { line, open, task })
     }
 
-    pub(super) async fn key(&self, qnum: u32, is_down: bool) -> Result<(), Error> {
-        self.act(|_| Ok(hand::key(qnum, is_down))).await
-    }
-
-    pub(super) async fn button(&self, button: Button, is_down: bool) -> Result<(), Error> {
-        self.act(|hand| Ok(hand.button(button, is_down))).await
-    }
-
-    pub(super) async fn point(&self, x: u32, y: u32) -> Result<(), Error> {
-        let pixel = Rect { x, y, width: 1, height: 1 };
-        if self.screen.see(|grid| grid.picture().clip(pixel)).is_none() {
-            return Err(Error::Outside(pixel));
-        }
-        self.act(|hand| hand.point(x as u16, y as u16)).await
-    }
-
-    pub(super) async fn shift(&self, right: i32, down: i32) -> Result<(), Error> {
-        self.act(|hand| hand.shift(right, down)).await
+    /// Something was done to the machine.
+    pub(super) fn expect_change(&self) {
+        self.line.done.notify_one();
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -138,15 +114,6 @@ impl Vnc {
         // Nothing is ever sent: it fails when the other end is gone.
         let _ = self.open.clone().changed().await;
     }
-
-    async fn act(&self, act: impl Fn(&mut Hand) -> Result<Vec<u8>, Error>) -> Result<(), Error> {
-        if self.is_closed() {
-            return Err(Error::Closed);
-        }
-        self.line.tell(act).await?;
-        self.line.done.notify_one();
-        Ok(())
-    }
 }
 
 impl Drop for Vnc {
@@ -156,18 +123,12 @@ impl Drop for Vnc {
 }
 
 impl Line {
-    /// Says what `act` makes of the hand. Whoever stops waiting has said all or nothing.
-    async fn tell(&self, act: impl Fn(&mut Hand) -> Result<Vec<u8>, Error>) -> Result<(), Error> {
+    /// Says all of `message`, or, for whoever stops waiting, nothing.
+    async fn tell(&self, message: &[u8]) -> Result<(), Error> {
         loop {
             self.to.writable().await?;
-            let mut hand = self.hand.lock();
-            let mut next = *hand;
-            let message = act(&mut next)?;
-            match self.to.try_write(&message) {
-                Ok(length) if length == message.len() => {
-                    *hand = next;
-                    return Ok(());
-                }
+            match self.to.try_write(message) {
+                Ok(length) if length == message.len() => return Ok(()),
                 // So few bytes go into a socket at once, or not at all.
                 Ok(_) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -177,39 +138,18 @@ impl Line {
     }
 }
 
-/// Greets, and hears what kind of pointer the machine has.
-async fn begin<R: tokio::io::AsyncRead + Unpin>(
-    mut from: R,
-    mut to: OwnedWriteHalf,
-) -> Result<(R, Canvas, Line), Error> {
-    let mut canvas = wire::greet(&mut from, &mut to).await?;
-    let mut has_keys = false;
-    let is_absolute = loop {
-        let heard = wire::hear(&mut from, &mut canvas).await?;
-        has_keys |= heard.has_keys;
-        if let Some(is_absolute) = heard.is_absolute.filter(|_| has_keys) {
-            break is_absolute;
-        }
-    };
-    let hand = Mutex::new(Hand::new(is_absolute));
-    Ok((from, canvas, Line { to, hand, done: Notify::new() }))
-}
-
 /// Shows what QEMU says, until that is an error.
 async fn show(mut from: BufReader<OwnedReadHalf>, mut canvas: Canvas, line: &Line, screen: &Screen) -> Error {
     let mut is_all = true;
     loop {
-        if let Err(error) = line.tell(|_| Ok(wire::request(&canvas, is_all))).await {
+        if let Err(error) = line.tell(&wire::request(&canvas, is_all)).await {
             return error;
         }
         match wire::hear(&mut from, &mut canvas).await {
-            Ok(heard) => {
+            Ok(()) => {
                 canvas.show(screen);
                 // Of a screen that has become another one QEMU would not tell what is black.
                 is_all = canvas.is_new();
-                if let Some(is_absolute) = heard.is_absolute {
-                    line.hand.lock().is_absolute = is_absolute;
-                }
             }
             Err(error) => return error,
         }
@@ -226,7 +166,7 @@ async fn keep_awake(line: &Line, screen: &Screen) -> Error {
             // The screen outlives this.
             _ = changes.changed() => lively_until = Instant::now() + LIVELY,
             () = line.done.notified() => lively_until = Instant::now() + LIVELY,
-            () = sleep(pause) => if let Err(error) = line.tell(|_| Ok(hand::nudge())).await {
+            () = sleep(pause) => if let Err(error) = line.tell(&wire::nudge()).await {
                 return error;
             }
         }

@@ -17,18 +17,8 @@ const LONGEST: u32 = 1 << 20;
 
 const RAW: i32 = 0;
 const DESKTOP_SIZE: i32 = -223;
-const POINTER_KIND: i32 = -257;
+/// That keys may be said by their place, as [`nudge`] does.
 const KEYS: i32 = -258;
-const LIGHTS: i32 = -261;
-
-/// What one message says, besides what it draws.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Heard {
-    /// Whether the machine's pointer knows where it is, or how far it was moved.
-    pub(super) is_absolute: Option<bool>,
-    /// Whether keys may be said by their place.
-    pub(super) has_keys: bool,
-}
 
 /// Greets, says in what form pictures are wanted, and returns a canvas for them.
 pub(super) async fn greet(
@@ -67,12 +57,11 @@ pub(super) async fn greet(
 /// colours; the most that red, green and blue can be, and by how many bits they are shifted; nothing.
 const PIXELS: [u8; 16] = [32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0];
 
-/// That pictures are to be sent like that, without compression; and what else is of interest. How lights are is not, but only
-/// who asks for it has keys of the number pad left alone.
+/// That pictures are to be sent like that, without compression.
 fn form() -> Vec<u8> {
     const SET_PIXEL_FORMAT: u8 = 0;
     const SET_ENCODINGS: u8 = 2;
-    let encodings = [RAW, DESKTOP_SIZE, KEYS, POINTER_KIND, LIGHTS];
+    let encodings = [RAW, DESKTOP_SIZE, KEYS];
     let mut message = vec![SET_PIXEL_FORMAT, 0, 0, 0];
     message.extend(PIXELS);
     message.extend([SET_ENCODINGS, 0, 0, encodings.len() as u8]);
@@ -90,17 +79,24 @@ pub(super) fn request(canvas: &Canvas, is_all: bool) -> Vec<u8> {
     message
 }
 
-/// Hears one message.
-pub(super) async fn hear(from: &mut (impl AsyncRead + Unpin), canvas: &mut Canvas) -> Result<Heard, Error> {
+/// Has QEMU look at once, and often, at what the guest shows, and does nothing to the guest: what QEMU takes as input sets its
+/// timer back, and it lets go of no key that is not held. That is QEMU's own message, of the key with the number 0.
+pub(super) fn nudge() -> [u8; 12] {
+    const QEMU: u8 = 255;
+    const KEY: u8 = 0;
+    [QEMU, KEY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// Hears one message, and draws what it says.
+pub(super) async fn hear(from: &mut (impl AsyncRead + Unpin), canvas: &mut Canvas) -> Result<(), Error> {
     const UPDATE: u8 = 0;
     const BELL: u8 = 2;
     const TEXT: u8 = 3;
-    let mut heard = Heard::default();
     match from.read_u8().await? {
         UPDATE => {
             skip(from, 1).await?;
             for _ in 0..from.read_u16().await? {
-                rectangle(from, canvas, &mut heard).await?;
+                rectangle(from, canvas).await?;
             }
         }
         BELL => {}
@@ -111,14 +107,10 @@ pub(super) async fn hear(from: &mut (impl AsyncRead + Unpin), canvas: &mut Canva
         }
         kind => return Err(Error::Message(kind)),
     }
-    Ok(heard)
+    Ok(())
 }
 
-async fn rectangle(
-    from: &mut (impl AsyncRead + Unpin),
-    canvas: &mut Canvas,
-    heard: &mut Heard,
-) -> Result<(), Error> {
+async fn rectangle(from: &mut (impl AsyncRead + Unpin), canvas: &mut Canvas) -> Result<(), Error> {
     let (x, y) = (from.read_u16().await?, from.read_u16().await?);
     let (width, height) = (from.read_u16().await?, from.read_u16().await?);
     match from.read_i32().await? {
@@ -127,9 +119,7 @@ async fn rectangle(
             pixels(from, canvas, rect).await?;
         }
         DESKTOP_SIZE => *canvas = self::canvas(width, height)?,
-        POINTER_KIND => heard.is_absolute = Some(x != 0),
-        KEYS => heard.has_keys = true,
-        LIGHTS => skip(from, 1).await?,
+        KEYS => {}
         encoding => return Err(Error::Encoding(encoding)),
     }
     Ok(())
@@ -207,12 +197,12 @@ mod tests {
         Ok((canvas, answers))
     }
 
-    /// What is heard of one message to a screen of 100 × 70 pixels, and what is on it then.
-    fn heard(mut said: &[u8]) -> Result<(Heard, Canvas), Error> {
+    /// What is on a screen of 100 × 70 pixels after one message.
+    fn heard(mut said: &[u8]) -> Result<Canvas, Error> {
         let mut canvas = Canvas::new(100, 70).unwrap();
-        let heard = run(hear(&mut said, &mut canvas))?;
+        run(hear(&mut said, &mut canvas))?;
         assert_eq!(said, []);
-        Ok((heard, canvas))
+        Ok(canvas)
     }
 
     #[test]
@@ -223,10 +213,10 @@ mod tests {
             &b"RFB 003.008\n"[..],
             &[1, 1],
             &[0, 0, 0, 0, 32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0],
-            &[2, 0, 0, 5, 0, 0, 0, 0, 255, 255, 255, 33, 255, 255, 254, 254, 255, 255, 254, 255],
-            &[255, 255, 254, 251],
+            &[2, 0, 0, 3, 0, 0, 0, 0, 255, 255, 255, 33, 255, 255, 254, 254],
         ];
         assert_eq!(answers, wanted.concat());
+        assert_eq!(nudge()[..8], [255, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(request(&canvas, true), [3, 0, 0, 0, 0, 0, 0, 100, 0, 70]);
         assert_eq!(request(&canvas, false), [3, 1, 0, 0, 0, 0, 0, 100, 0, 70]);
     }
@@ -258,8 +248,7 @@ mod tests {
         let one = [rectangle(98, 69, 2, 1, RAW), pixels.clone()].concat();
         let two = [rectangle(0, 0, 1, 2, RAW), pixels].concat();
         let nothing = rectangle(100, 70, 0, 0, RAW);
-        let (heard, canvas) = heard(&update(&[one, two, nothing])).unwrap();
-        assert_eq!(heard, Heard::default());
+        let canvas = heard(&update(&[one, two, nothing])).unwrap();
         assert_eq!(canvas.picture().row(98, 69, 2), [0x01_0203, 0x04_0506]);
         assert_eq!(
             [canvas.picture().row(0, 0, 1), canvas.picture().row(0, 1, 1)],
@@ -269,12 +258,9 @@ mod tests {
 
     #[test]
     fn what_is_said_besides_is_heard() {
-        let lights = [rectangle(0, 0, 1, 1, LIGHTS), vec![7]].concat();
-        let all = [rectangle(0, 0, 9, 9, KEYS), rectangle(1, 0, 9, 9, POINTER_KIND), lights];
-        let (known, _) = heard(&update(&all)).unwrap();
-        assert_eq!(known, Heard { is_absolute: Some(true), has_keys: true });
-        let (known, canvas) = heard(&update(&[rectangle(0, 0, 5, 6, DESKTOP_SIZE)])).unwrap();
-        assert_eq!((known, canvas.picture().width(), canvas.picture().height()), (Heard::default(), 5, 6));
+        let size = |canvas: Canvas| (canvas.picture().width(), canvas.picture().height());
+        assert_eq!(size(heard(&update(&[rectangle(0, 0, 9, 9, KEYS)])).unwrap()), (100, 70));
+        assert_eq!(size(heard(&update(&[rectangle(0, 0, 5, 6, DESKTOP_SIZE)])).unwrap()), (5, 6));
         heard(&[2]).unwrap();
         heard(&[3, 0, 0, 0, 0, 0, 0, 2, b'h', b'i']).unwrap();
     }
@@ -286,7 +272,7 @@ mod tests {
             let outside = error(rectangle(x, y, width, height, RAW));
             assert!(matches!(outside, Error::Outside(_)), "{outside}");
         }
-        for encoding in [1, 5, 16, -224, -239, -308, i32::MIN] {
+        for encoding in [1, 5, 16, -224, -239, -257, -308, i32::MIN] {
             assert!(matches!(error(rectangle(0, 0, 1, 1, encoding)), Error::Encoding(e) if e == encoding));
         }
         assert!(matches!(error(rectangle(0, 0, 0, 9, DESKTOP_SIZE)), Error::Size { width: 0, height: 9 }));
@@ -302,8 +288,7 @@ mod tests {
     #[test]
     fn a_message_that_is_cut_short_is_an_error() {
         let pixels = [rectangle(1, 1, 3, 2, RAW), vec![1; 3 * 2 * 4]].concat();
-        let lights = [rectangle(0, 0, 1, 1, LIGHTS), vec![7]].concat();
-        let said = update(&[pixels, lights, rectangle(0, 0, 5, 6, DESKTOP_SIZE)]);
+        let said = update(&[pixels, rectangle(0, 0, 1, 1, KEYS), rectangle(0, 0, 5, 6, DESKTOP_SIZE)]);
         heard(&said).unwrap();
         for end in 0..said.len() {
             assert!(matches!(heard(&said[..end]), Err(Error::Io(_))), "{end}");
@@ -324,7 +309,7 @@ mod tests {
         fn rectangles_of_any_place_and_size_are_drawn_or_are_errors(
             place in any::<[u16; 4]>(),
             small in any::<[u8; 4]>(),
-            encoding in proptest::sample::select(vec![RAW, DESKTOP_SIZE, POINTER_KIND, KEYS, LIGHTS, 1, -1]),
+            encoding in proptest::sample::select(vec![RAW, DESKTOP_SIZE, KEYS, 1, -1]),
         ) {
             for [x, y, width, height] in [place, small.map(u16::from)] {
                 let said = [update(&[rectangle(x, y, width, height, encoding)]), vec![9; 70 * 100 * 4]].concat();
@@ -334,7 +319,7 @@ mod tests {
                 prop_assert_eq!(is_heard, match encoding {
                     RAW => right <= 100 && bottom <= 70,
                     DESKTOP_SIZE => [width, height].iter().all(|side| (1..=LARGEST as u16).contains(side)),
-                    POINTER_KIND | KEYS | LIGHTS => true,
+                    KEYS => true,
                     _ => false,
                 });
             }
