@@ -3,7 +3,7 @@
 use crate::lab::wait;
 
 use super::browser::View;
-use super::{is_exact, wait_until_told, watched};
+use super::{NOTE, is_exact, wait_until_told, watched};
 
 #[test]
 fn a_wheel_turns() {
@@ -62,4 +62,49 @@ fn a_screen_fills_the_persons() {
     page.wait_for("the page around it", &format!("!({fills})"));
     page.press(&["KeyB"]);
     wait_until_told(&lab, "ab");
+}
+
+#[test]
+fn what_is_typed_while_snapshots_are_taken_arrives() {
+    let (lab, page) = watched();
+    let text = ["Whoever Types goes on, (Snapshot) or not: 0123456789. "; 8].concat();
+    page.insert(&text);
+    let snapshots = wait("all of it", || {
+        lab.ok(&["checkpoint", "m"]);
+        // QEMU's log of a serial line repeats a few bytes now and then.
+        let said = lab.serial("m");
+        let mut said = said.chars();
+        text.chars().all(|wanted| said.any(|found| found == wanted)).then(|| lab.generations("m").len())
+    });
+    assert!(snapshots > 5, "it was typed between {snapshots} snapshots");
+}
+
+#[test]
+fn what_was_held_when_a_machine_was_is_not_held_for_ever() {
+    let (lab, page) = watched();
+    let press = |key: &str, said: &str| {
+        page.press(&[key]);
+        wait_until_told(&lab, said);
+    };
+    page.key("ShiftLeft", true);
+    press("KeyA", "A");
+    lab.ok(&["pause", "m"]);
+    page.wait_for("it is said", &format!("{NOTE}.includes('paused')"));
+    page.key("ShiftLeft", false);
+    lab.ok(&["resume", "m"]);
+    page.wait_for("it goes on", &format!("{NOTE} === ''"));
+    press("KeyA", "Aa");
+
+    page.key("ShiftLeft", true);
+    press("KeyB", "B");
+    lab.ok(&["checkpoint", "m"]);
+    press("KeyB", "BB");
+    page.key("ShiftLeft", false);
+    press("KeyB", "BBb");
+    lab.ok(&["restore", "m", "--discard"]);
+    let said = wait("the restored machine", || {
+        page.press(&["KeyC"]);
+        Some(lab.serial("m")).filter(|said| said.contains(['c', 'C']))
+    });
+    assert!(said.ends_with('c'), "{said:?}");
 }
