@@ -19,8 +19,8 @@ const ENTER: u32 = 0x1c;
 const SHIFT: u32 = 0x2a;
 const ALT_GR: u32 = 0xb8;
 
-/// How long whoever sends strokes waits after each. A keyboard remembers a few that the guest has not taken yet, and QEMU forgets the
-/// others without a word.
+/// How long whoever sends strokes waits after each, even if the guest has taken it: what it does with a key may take longer. QEMU's own
+/// VNC server waits as long ([`key-delay-ms`](https://www.qemu.org/docs/master/system/invocation.html)).
 pub const PACE: Duration = Duration::from_millis(10);
 
 /// A key that is pressed, or let go of.
