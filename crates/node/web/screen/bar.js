@@ -12,6 +12,9 @@ const COMBINATIONS = [
   ["Super", ["MetaLeft"]],
 ];
 
+// As virtual machines' windows have it.
+export const WAY_OUT = "Ctrl+Alt leaves the screen";
+
 export class Bar {
   constructor(screen) {
     this.screen = screen;
@@ -32,7 +35,8 @@ export class Bar {
     // For a screen that is touched, where the picture does not take the focus with every tap.
     this.board = button("Keyboard", () => screen.focus());
     this.board.className = "screen-board";
-    this.bar.append(this.who, this.take, this.board, this.keys, this.text, this.fit, this.lock, this.full);
+    const wayOut = element("span", { className: "screen-way-out", textContent: WAY_OUT, ariaHidden: "true" });
+    this.bar.append(this.who, this.take, this.board, this.keys, this.text, this.fit, this.lock, this.full, wayOut);
     screen.element.prepend(this.bar);
     this.update();
   }
@@ -51,6 +55,11 @@ export class Bar {
   setFit(isActual) {
     this.screen.element.classList.toggle("is-actual", isActual);
     this.fit.textContent = isActual ? "Fit" : "1:1";
+  }
+
+  // The first thing in it that can be used.
+  focus() {
+    [...this.bar.querySelectorAll("button, select")].find(one => !one.disabled && one.offsetParent)?.focus();
   }
 
   async fill() {

@@ -7,11 +7,13 @@ const IS_WINDOWS = /^Win/.test(navigator.platform);
 const IS_MAC = /^Mac/.test(navigator.platform);
 
 export class Keyboard {
-  // `write` is told text.
-  constructor(input, say, write) {
+  // `write` is told text, and `leave` that the person wants to be elsewhere on the page.
+  constructor(input, say, write, leave) {
     this.input = input;
     this.say = say;
     this.write = write;
+    this.leave = leave;
+    this.isLeaving = false;
     this.held = new Set();
     // AltGr on Windows says that Control is pressed as well, just before.
     this.control = null;
@@ -69,11 +71,16 @@ export class Keyboard {
 
   press(code) {
     this.held.add(code);
+    this.isLeaving = this.held.size === 2 && this.held.has("AltLeft") && /Control/.test([...this.held]);
     this.say({ type: "key", code, down: true });
   }
 
   lift(code) {
-    if (this.held.delete(code)) this.say({ type: "key", code, down: false });
+    if (!this.held.delete(code)) return;
+    this.say({ type: "key", code, down: false });
+    // Tab is the machine's, like every key. Control and Alt together, with no other until one of them is let go of, are nobody's.
+    if (this.isLeaving) this.leave();
+    this.isLeaving = false;
   }
 
   // A combination that the browser or the desktop keeps for itself.

@@ -4,7 +4,7 @@
 //      └───── news ──────► bar, note     (only of whoever is in control)
 
 import { dress } from "../style.js";
-import { Bar } from "./bar.js";
+import { Bar, WAY_OUT } from "./bar.js";
 import { Keyboard } from "./keyboard.js";
 import { Pointer } from "./pointer.js";
 import { Text } from "./text.js";
@@ -29,7 +29,7 @@ class Screen {
     this.worker.postMessage({ canvas, url: address(machine) }, [canvas]);
     const say = what => this.say(what);
     this.text = new Text(this);
-    this.keyboard = new Keyboard(this.input, say, text => this.text.write(text));
+    this.keyboard = new Keyboard(this.input, say, text => this.text.write(text), () => this.bar.focus());
     this.pointer = new Pointer(this, say);
     this.bar = new Bar(this);
     this.seen = () => this.worker.postMessage({ visible: !document.hidden });
@@ -49,7 +49,7 @@ class Screen {
     // What has the focus: it also takes what a keyboard on a touch screen writes.
     this.input = make("textarea", {
       className: "screen-input", rows: 1, spellcheck: false, autocapitalize: "off", autocomplete: "off",
-      ariaLabel: `Screen of ${this.machine}: keys go to the machine while this has the focus`,
+      ariaLabel: `Screen of ${this.machine}: keys go to the machine while this has the focus. ${WAY_OUT}`,
     });
     this.note = make("p", { className: "screen-note", role: "status" });
     this.stage = make("div", { className: "screen-stage" });

@@ -5,6 +5,7 @@ mod desktop;
 mod firefox;
 mod hands;
 mod journey;
+mod reader;
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};

@@ -10,8 +10,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::View;
 use super::bidi::Bidi;
-use super::{ARRIVES, View};
 use crate::lab::programs::Running;
 use crate::lab::wait;
 
@@ -146,7 +146,6 @@ impl View for Firefox {
         };
         let actions = json!([
             { "type": "pointerMove", "x": x, "y": y },
-            { "type": "pause", "duration": ARRIVES.as_millis() as u64 },
             { "type": "pointerDown", "button": button },
             { "type": "pointerUp", "button": button },
         ]);

@@ -21,8 +21,10 @@ use data_encoding::BASE64;
 use headless_chrome::protocol::cdp::Input::{
     self, DispatchKeyEventTypeOption, DispatchMouseEventTypeOption, DispatchTouchEventTypeOption, MouseButton,
 };
+use headless_chrome::protocol::cdp::types::Method;
 use headless_chrome::protocol::cdp::{Emulation, Page as Pages};
 use headless_chrome::{Browser, LaunchOptions, Tab};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::lab::{self, Lab};
@@ -37,9 +39,6 @@ const ARGUMENTS: [&str; 7] = [
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
 ];
-/// How long a guest has for a long way of the pointer before a button follows. QEMU has room for four of a mouse's packets, and what does
-/// not fit, a button that is let go of, waits for the next time that anything is done with it.
-const ARRIVES: Duration = Duration::from_millis(300);
 /// On a busy machine a browser takes its time.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -104,6 +103,15 @@ impl Pixels {
         lab.ok(&["screenshot", machine, path.to_str().unwrap()]);
         Pixels::decode(&fs::read(path).unwrap())
     }
+}
+
+/// What the library has of this knows no browser of today.
+#[derive(Debug, Serialize)]
+struct ReadTree {}
+
+impl Method for ReadTree {
+    const NAME: &'static str = "Accessibility.getFullAXTree";
+    type ReturnObject = Value;
 }
 
 /// A page in a browser of its own, which ends when this is dropped.
@@ -256,6 +264,14 @@ impl Page {
             .unwrap();
     }
 
+    /// What a screen reader is told of the page: the role and the name of each thing that is there, in the order of the page.
+    pub fn read(&self) -> Vec<(String, String)> {
+        let tree = self.tab.call_method(ReadTree {}).unwrap();
+        let said = |node: &Value, what: &str| node[what]["value"].as_str().unwrap_or_default().to_owned();
+        let there = tree["nodes"].as_array().unwrap().iter().filter(|node| node["ignored"] != true);
+        there.map(|node| (said(node, "role"), said(node, "name"))).collect()
+    }
+
     /// Writes what the window shows to a picture that stays there after the test, to be looked at.
     pub fn photograph(&self, name: &str) -> PathBuf {
         let png =
@@ -300,7 +316,6 @@ impl View for Page {
 
     fn click(&self, x: f64, y: f64, button: MouseButton) {
         self.point(x, y);
-        std::thread::sleep(ARRIVES);
         self.mouse(DispatchMouseEventTypeOption::MousePressed, x, y, Some(button.clone()), None);
         self.mouse(DispatchMouseEventTypeOption::MouseReleased, x, y, Some(button), None);
     }
