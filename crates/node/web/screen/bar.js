@@ -32,9 +32,8 @@ export class Bar {
     });
     this.full = button("Full screen", () => this.fill());
     this.text = button("Text…", () => screen.text.open());
-    // For a screen that is touched, where the picture does not take the focus with every tap.
+    // Tab passes the screen by, which would keep it; and one that is touched does not take the focus with every tap.
     this.board = button("Keyboard", () => screen.focus());
-    this.board.className = "screen-board";
     const wayOut = element("span", { className: "screen-way-out", textContent: WAY_OUT, ariaHidden: "true" });
     this.bar.append(this.who, this.take, this.board, this.keys, this.text, this.fit, this.lock, this.full, wayOut);
     screen.element.prepend(this.bar);
@@ -57,9 +56,8 @@ export class Bar {
     this.fit.textContent = isActual ? "Fit" : "1:1";
   }
 
-  // The first thing in it that can be used.
   focus() {
-    [...this.bar.querySelectorAll("button, select")].find(one => !one.disabled && one.offsetParent)?.focus();
+    this.board.focus();
   }
 
   async fill() {

@@ -48,7 +48,7 @@ class Screen {
     this.canvas = make("canvas", { width: 640, height: 400, ariaHidden: "true" });
     // What has the focus: it also takes what a keyboard on a touch screen writes.
     this.input = make("textarea", {
-      className: "screen-input", rows: 1, spellcheck: false, autocapitalize: "off", autocomplete: "off",
+      className: "screen-input", tabIndex: -1, rows: 1, spellcheck: false, autocapitalize: "off", autocomplete: "off",
       ariaLabel: `Screen of ${this.machine}: keys go to the machine while this has the focus. ${WAY_OUT}`,
     });
     this.note = make("p", { className: "screen-note", role: "status" });
