@@ -2,7 +2,7 @@
 //!
 //! What is done with them reaches the guest, or is known not to. QEMU loses it in two ways, without a word: while the guest is held,
 //! and when the guest has not taken what was done before. So nothing is done while a capture holds the guest ([`Hands::still`]), and
-//! keys and buttons wait until there is nothing left to take.
+//! what may not have room any more waits until there is nothing left to take.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,8 @@ use crate::{Error, Result};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(1);
+/// So many bytes a keyboard remembers until the guest takes them, and a mouse as well: QEMU's `PS2_QUEUE_SIZE`.
+const ROOM: u32 = 16;
 /// What changes what others do: Shift, Control, Alt and the one beside it, on both sides;
 const MODIFIERS: [u32; 8] = [0x2a, 0x36, 0x1d, 0x9d, 0x38, 0xb8, 0xdb, 0xdc];
 /// and what drags.
@@ -45,6 +47,8 @@ struct Touch {
     buttons: BTreeSet<Button>,
     /// Whether the guest may believe that something is held which nobody holds: who did was there when it was captured.
     is_stale: bool,
+    /// What there may be, in bytes, that the guest has not taken.
+    untaken: u32,
     /// Whether the guest has let the time pass that it had for taking something, and has not taken it since.
     is_deaf: bool,
 }
@@ -53,7 +57,7 @@ impl Hands {
     /// Those of a machine whose guest begins, or goes on (`is_resumed`) from when somebody may have held something.
     pub(crate) fn new(name: MachineName, monitor: Monitor, board: Board, is_resumed: bool) -> Hands {
         let (keys, buttons) = (BTreeSet::new(), BTreeSet::new());
-        let touch = Touch { keys, buttons, is_stale: is_resumed, is_deaf: false };
+        let touch = Touch { keys, buttons, is_stale: is_resumed, untaken: ROOM, is_deaf: false };
         Hands { name, monitor, board, touch: Arc::new(Mutex::new(touch)) }
     }
 
@@ -68,14 +72,7 @@ impl Hands {
         if std::mem::take(&mut self.touch().is_stale) {
             self.lift(MODIFIERS, DRAGGING);
         }
-        // How far a pointer was moved adds up, and where it was before does not matter.
-        if matches!(input, Input::Key { .. } | Input::Button { .. }) {
-            self.wait()?;
-        }
-        let mut touch = self.touch();
-        self.monitor.input(input)?;
-        touch.note(input);
-        Ok(())
+        self.give(input)
     }
 
     /// Nothing is done until this is dropped.
@@ -100,32 +97,43 @@ impl Hands {
         let keys = keys.into_iter().map(|qnum| Input::Key { qnum, is_down: false });
         let buttons = buttons.into_iter().map(|button| Input::Button { button, is_down: false });
         for input in keys.chain(buttons) {
-            let lifted = self.wait().and_then(|()| Ok(self.monitor.input(input)?));
-            if let Err(error) = lifted {
+            if let Err(error) = self.give(input) {
                 tracing::debug!(error = &error as &dyn std::error::Error, "something stays held");
             }
         }
     }
 
-    /// Waits until the guest has taken what was done.
-    fn wait(&self) -> Result<()> {
+    /// Does something, once the guest has taken what was done before.
+    fn give(&self, input: Input) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        while self.monitor.has_untaken_input()? {
-            let is_over = Instant::now() > deadline;
+        loop {
             let mut touch = self.touch();
-            touch.is_deaf |= is_over;
-            if touch.is_deaf {
+            if touch.has_room(input, &self.monitor, deadline)? {
+                self.monitor.input(input)?;
+                touch.note(input);
                 return Ok(());
             }
             drop(touch);
             std::thread::sleep(LOOK);
         }
-        self.touch().is_deaf = false;
-        Ok(())
     }
 }
 
 impl Touch {
+    /// Whether nothing is lost if that is done, or the guest had until `deadline` for taking what was done before.
+    fn has_room(&mut self, input: Input, monitor: &Monitor, deadline: Instant) -> Result<bool> {
+        if self.untaken + bytes(input) > ROOM {
+            let has_taken = !monitor.has_untaken_input()?;
+            self.is_deaf = !has_taken && (self.is_deaf || Instant::now() > deadline);
+            if !has_taken && !self.is_deaf {
+                return Ok(false);
+            }
+            self.untaken = 0;
+        }
+        self.untaken += bytes(input);
+        Ok(true)
+    }
+
     fn note(&mut self, input: Input) {
         match input {
             Input::Key { qnum, is_down: true } => drop(self.keys.insert(qnum)),
@@ -134,5 +142,20 @@ impl Touch {
             Input::Button { button, is_down: false } => drop(self.buttons.remove(&button)),
             Input::Point { .. } | Input::Shift { .. } => {}
         }
+    }
+}
+
+/// What a PC's keyboard or mouse says of it, at most.
+fn bytes(input: Input) -> u32 {
+    /// Pause and Print screen, which say more than one thing.
+    const LONG: [u32; 2] = [0xc6, 0x54];
+    match input {
+        Input::Key { qnum, .. } if LONG.contains(&qnum) => 8,
+        Input::Key { qnum: 0x80.., .. } => 3,
+        Input::Key { .. } => 2,
+        // A long way of the pointer may be on its way before it.
+        Input::Button { .. } => ROOM,
+        // How far a pointer was moved adds up, and where it was before does not matter.
+        Input::Point { .. } | Input::Shift { .. } => 0,
     }
 }
