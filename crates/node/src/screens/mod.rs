@@ -114,7 +114,7 @@ impl Stage {
             return Ok(None);
         }
         let home = node.home.machine(&self.machine);
-        let touch = Touch::new(home.socket("keeper"))?;
+        let touch = Touch::new(home.socket("keeper"));
         let asked = tokio::task::spawn_blocking(move || open(&home)).await;
         let (kind, socket) =
             asked.map_err(|e| Error::Internal(format!("a screen cannot be asked for: {e}")))??;
