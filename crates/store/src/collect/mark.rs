@@ -86,31 +86,42 @@ pub(super) struct Mark<'a> {
     nodes: HashSet<(PageHash, u32)>,
     /// The root of each machine's region that was followed last: what is below both it and the next one is reached already.
     last: HashMap<(MachineId, RegionName), PageHash>,
+    /// Packs of which what their pages are changes of is reached.
+    based: HashSet<PackId>,
 }
 
 impl<'a> Mark<'a> {
-    /// Follows these snapshots. Packs that stay anyway need what their pages are changes of. `progress` hears how many
-    /// snapshots are done.
+    pub(super) fn new(store: &'a Store) -> Mark<'a> {
+        let (snapshots, packs, nodes, last) = Default::default();
+        Mark { store, snapshots, packs, nodes, last, based: HashSet::new() }
+    }
+
+    /// Follows those of these snapshots that were not followed yet. Packs that stay anyway need what their pages are changes
+    /// of. `progress` hears how many snapshots are done.
     ///
     /// # Errors
     /// Something on the way cannot be read: then it is not known what is garbage.
-    pub(super) fn of(
-        store: &'a Store,
+    pub(super) fn follow(
+        &mut self,
         kept: &BTreeSet<SnapshotId>,
         stays: &dyn Fn(&Pack) -> bool,
         progress: &dyn Fn(u64, u64),
-    ) -> Result<Mark<'a>, Error> {
-        let (snapshots, packs) = (HashSet::new(), BTreeMap::new());
-        let mut mark = Mark { store, snapshots, packs, nodes: HashSet::new(), last: HashMap::new() };
-        let mut kept: Vec<Snapshot> = kept.iter().map(|id| store.snapshot(*id)).collect::<Result<_, _>>()?;
+    ) -> Result<(), Error> {
+        let new = kept.iter().filter(|id| !self.snapshots.contains(id));
+        let mut new: Vec<Snapshot> = new.map(|id| self.store.snapshot(*id)).collect::<Result<_, _>>()?;
         // So that each holds much of what the one before it does.
-        kept.sort_by_key(|snapshot| (snapshot.draft.config.id, snapshot.draft.created_unix_ms));
-        for (number, snapshot) in (1..).zip(&kept) {
-            mark.snapshot(snapshot.id)?;
-            progress(number, kept.len() as u64);
+        new.sort_by_key(|snapshot| (snapshot.draft.config.id, snapshot.draft.created_unix_ms));
+        for (number, snapshot) in (1..).zip(&new) {
+            self.snapshot(snapshot.id)?;
+            progress(number, new.len() as u64);
         }
-        mark.bases(stays)?;
-        Ok(mark)
+        self.bases(stays)
+    }
+
+    /// Forgets where pages were reached now that these packs are `gone`: what was reached of them is in new ones, and the rest
+    /// stays where it is. Only of packs that were condemned before, and are still needed, it is kept in mind.
+    pub(super) fn forget_places(&mut self, gone: &BTreeSet<PackId>) {
+        self.packs.retain(|id, reached| reached.pack.is_condemned && !gone.contains(id));
     }
 
     /// A snapshot, and those before it whose lists it takes to read it.
@@ -241,10 +252,11 @@ impl<'a> Mark<'a> {
     /// because as long as they are there a writer may find them and count on them.
     fn bases(&mut self, stays: &dyn Fn(&Pack) -> bool) -> Result<(), Error> {
         let mut decoder = Decoder::new().at("start decompressing", &self.store.layout().root)?;
-        let mut seen = HashSet::new();
         loop {
             let mut packs = self.store.packs().all();
-            packs.retain(|pack| (stays(pack) || self.packs.contains_key(&pack.id)) && seen.insert(pack.id));
+            packs.retain(|pack| {
+                (stays(pack) || self.packs.contains_key(&pack.id)) && self.based.insert(pack.id)
+            });
             if packs.is_empty() {
                 return Ok(());
             }

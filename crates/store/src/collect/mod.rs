@@ -9,7 +9,7 @@
 //!                             │
 //!                           wait for the leases that began meanwhile
 //!                             │
-//!   refs ─▶ mark again ─▶ bring back what is needed after all, remove the rest
+//!   refs ─▶ mark what is new ─▶ bring back what is needed after all, remove the rest
 //! ```
 //!
 //! Whatever instant it stops at, nothing that a ref reaches is gone: readers find what is condemned, and the next run goes
@@ -99,12 +99,12 @@ impl Store {
         if !self.wait_for_leases(how, &mut done)? {
             return Ok(Collected { is_held_back: true, ..done });
         }
-        self.put_aside(&candidates, how, &mut done)?;
+        let mut mark = self.put_aside(&candidates, how, &mut done)?;
         if !self.wait_for_leases(how, &mut done)? {
             return Ok(Collected { is_held_back: true, ..done });
         }
         self.refresh()?;
-        let mark = self.mark(how, &|pack| !pack.is_condemned)?;
+        self.mark(&mut mark, how, &|pack| !pack.is_condemned)?;
         self.sync_refs()?;
         let saved = self.save(&mark, &mut done)?;
         self.judge(&mark, &saved, &mut done)?;
@@ -121,40 +121,48 @@ impl Store {
         Ok(Candidates { packs, snapshots: manifests_in(self.layout(), &self.layout().snapshots())? })
     }
 
-    /// Merges what is worth it, and puts aside what is not needed.
+    /// Merges what is worth it, and puts aside what is not needed. Returns what was found to be needed.
     fn put_aside(
         &self,
         candidates: &Candidates,
         how: &Collecting<'_>,
         done: &mut Collected,
-    ) -> Result<(), Error> {
+    ) -> Result<Mark<'_>, Error> {
         let lease = self.lease()?;
         self.root_orphans(&self.kept(how)?, &lease, done)?;
-        let mut mark = self.mark(how, &|pack| !candidates.has(pack))?;
+        let mut mark = Mark::new(self);
+        self.mark(&mut mark, how, &|pack| !candidates.has(pack))?;
         let plan = Plan::of(&candidates.uses(&mark));
         if !plan.merged.is_empty() {
             mark.note_newest(&self.newest()?)?;
         }
-        let rewritten = self.rewrite(&mark, &plan, &lease, how, done)?;
+        let gone = self.rewrite(&mark, &plan, &lease, how, done)?;
         let layout = self.layout();
         // Manifests first: who finds no manifest needs no page of it.
         for (id, path) in candidates.not_needed(&mark) {
             files::move_to(path, &layout.condemned_snapshot(*id))?;
         }
-        let mut packs = plan.dead.iter().chain(&rewritten);
-        packs.try_for_each(|id| files::move_to(&layout.pack(*id), &layout.condemned_pack(*id)))
+        gone.iter().try_for_each(|id| files::move_to(&layout.pack(*id), &layout.condemned_pack(*id)))?;
+        mark.forget_places(&gone);
+        Ok(mark)
     }
 
-    fn mark(&self, how: &Collecting<'_>, stays: &dyn Fn(&Pack) -> bool) -> Result<Mark<'_>, Error> {
-        Mark::of(self, &self.kept(how)?, stays, &|at, of| {
-            (how.progress)("looking for what is needed", at, of)
-        })
+    /// Marks what refs reach now, and packs that stay anyway.
+    fn mark(
+        &self,
+        mark: &mut Mark<'_>,
+        how: &Collecting<'_>,
+        stays: &dyn Fn(&Pack) -> bool,
+    ) -> Result<(), Error> {
+        let progress = |at, of| (how.progress)("looking for what is needed", at, of);
+        mark.follow(&self.kept(how)?, stays, &progress)
     }
 
     /// What [`Store::collect`] would remove at least, if it were called now. Nothing is changed.
     pub fn collect_dry(&self, how: &Collecting<'_>) -> Result<Collected, Error> {
         let candidates = self.candidates()?;
-        let mark = self.mark(how, &|pack| !candidates.has(pack))?;
+        let mut mark = Mark::new(self);
+        self.mark(&mut mark, how, &|pack| !candidates.has(pack))?;
         let uses = candidates.uses(&mark);
         let plan = Plan::of(&uses);
         let uses: BTreeMap<PackId, Use> = uses.into_iter().map(|pack| (pack.id, pack)).collect();
@@ -267,7 +275,7 @@ impl Store {
                 Ok(BTreeSet::new())
             }
             written => {
-                done.written_bytes += written?;
+                done.written_bytes += written?.stored_bytes;
                 done.packs_written += 1;
                 Ok(needed.iter().map(|reached| reached.pack.id).collect())
             }

@@ -3,17 +3,19 @@
 //! Two things grow without bound if nothing is done: what nobody needs any more, in packs with what somebody does, and the
 //! number of packs, one for each snapshot. Both are mended by writing what is needed of some packs into a new one, which
 //! costs writing it again. So of the packs with garbage those that free most for what is written are taken, until at most
-//! a tenth of the store is garbage; and packs of about the same size are merged once there are eight of them, so that a page
-//! is written again once for each factor of eight that its pack grows.
+//! a sixteenth of the store is garbage; and packs of about the same size are merged once there are eight of them, so that a
+//! page is written again once for each factor of eight that its pack grows.
 //!
 //! What is written and what it replaces are both there for a while. So one collection writes about a sixteenth of the store,
-//! and the next one goes on; and packs of half of that are not merged. There are some thirty of these then, and of the
-//! smaller ones seven of each size at most.
+//! what frees most for it first, and the next one goes on; and packs of half of that are not merged. There are some thirty of
+//! these then, and of the smaller ones seven of each size at most when nothing is left to be done.
+
+use std::cmp::Reverse;
 
 use crate::pack::PackId;
 
 /// Of all bytes, at most one in so many is garbage.
-pub(super) const GARBAGE: u64 = 10;
+pub(super) const GARBAGE: u64 = 16;
 /// So many packs of a size are merged, and sizes are told apart by the same factor.
 const FAN_IN: usize = 8;
 /// Smaller packs are all of one size,
@@ -57,7 +59,7 @@ impl Use {
 pub(super) struct Plan {
     /// Packs of which nothing is needed.
     pub(super) dead: Vec<PackId>,
-    /// Packs that become one, each time.
+    /// Packs that become one, each time. What frees most for what is written comes first: the last may have to wait.
     pub(super) merged: Vec<Vec<PackId>>,
     /// How many bytes are to be written before the rest is left to the next collection.
     pub(super) part: u64,
@@ -70,18 +72,26 @@ impl Plan {
         let wasteful = wasteful(&mut kept);
         let is_wasteful = |pack: &Use| wasteful.contains(&pack.id);
         kept.sort_by_key(|pack| (pack.class(), pack.id));
-        let mut merged = Vec::new();
+        let mut merged: Vec<Vec<Use>> = Vec::new();
         for alike in kept.chunk_by(|a, b| a.class() == b.class()) {
             let (small, large): (Vec<Use>, Vec<Use>) =
                 alike.iter().partition(|pack| pack.needed_bytes() < part / 2);
             let are_many = small.len() >= FAN_IN;
             let small = small.into_iter().filter(|pack| are_many || is_wasteful(pack)).collect::<Vec<_>>();
             let groups = in_parts(&small, part).filter(|group| group.len() > 1 || is_wasteful(&group[0]));
-            merged.extend(groups.map(|group| group.iter().map(|pack| pack.id).collect()));
-            merged.extend(large.iter().filter(|pack| is_wasteful(pack)).map(|pack| vec![pack.id]));
+            merged.extend(groups.map(<[Use]>::to_vec));
+            merged.extend(large.into_iter().filter(is_wasteful).map(|pack| vec![pack]));
         }
-        Plan { dead: dead.iter().map(|pack| pack.id).collect(), merged, part }
+        merged.sort_by_cached_key(|group| Reverse(worth(group)));
+        let ids = |packs: &Vec<Use>| packs.iter().map(|pack| pack.id).collect::<Vec<_>>();
+        Plan { dead: ids(&dead), merged: merged.iter().map(ids).collect(), part }
     }
+}
+
+/// How much is freed when these become one: millionths of what is written.
+fn worth(group: &[Use]) -> u128 {
+    let sum = |bytes: fn(&Use) -> u64| group.iter().map(|pack| u128::from(bytes(pack))).sum::<u128>();
+    sum(Use::garbage_bytes) * 1_000_000 / sum(Use::needed_bytes).max(1)
 }
 
 /// These in groups of which each needs at most `part` bytes, as each pack does.
@@ -135,12 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_needs_goes_and_a_tenth_of_garbage_stays() {
-        let packs = [pack(0, 1000, 10, 0), pack(1, 1000, 10, 8), pack(2, 1000, 10, 10)];
+    fn what_nobody_needs_goes_and_a_sixteenth_of_garbage_stays() {
+        let packs = [pack(0, 1000, 16, 0), pack(1, 1000, 16, 14), pack(2, 1000, 16, 16)];
         let plan = Plan::of(&packs);
         assert_eq!((plan.dead, plan.merged), (vec![packs[0].id], vec![]));
-        let packs = [pack(0, 1000, 10, 5), pack(1, 1000, 10, 9), pack(2, 1000, 10, 9)];
-        assert_eq!(Plan::of(&packs).merged, [[packs[0].id]], "the worst is enough: 2 of 25");
+        let packs = [pack(0, 1000, 16, 8), pack(1, 1000, 16, 15), pack(2, 1000, 16, 15)];
+        assert_eq!(Plan::of(&packs).merged, [[packs[0].id]], "the worst is enough: 125 of 2500");
     }
 
     #[test]
@@ -220,14 +230,89 @@ mod tests {
         (written, put, packs.len(), worst)
     }
 
+    /// A page's content: since which snapshot the guest has had it, and at which it was replaced.
+    #[derive(Clone, Copy)]
+    struct Content {
+        since: u64,
+        until: u64,
+    }
+
+    impl Content {
+        /// Whether the last hundred snapshots hold it, or one that is kept of every twelve in 720 or of every 120.
+        fn is_needed(&self, now: u64) -> bool {
+            let kept =
+                |every, last| self.since.max(now.saturating_sub(last)).div_ceil(every) * every < self.until;
+            kept(1, 99) || kept(12, 720) || kept(120, now)
+        }
+    }
+
+    /// A guest that works all the time, whose garbage is more than is collected at a time: the ratio of what is there to what
+    /// is needed and the number of packs at worst, before any of 70 collections.
+    fn work(rng: &mut fastrand::Rng) -> (f64, usize) {
+        const PAGE: u64 = 1000;
+        let mut content = |since: u64, mean: f64| {
+            let until = since + (-(1.0 - rng.f64()).ln() * mean).ceil().max(1.0) as u64;
+            Content { since, until }
+        };
+        let mut packs: Vec<(u32, Vec<Content>)> =
+            vec![(0, (0..300_000).map(|_| content(0, 2000.0)).collect())];
+        let (mut next, mut worst, mut most) = (1, 0.0_f64, 0);
+        for now in 1..2000 {
+            let page = |number| {
+                content(now, if number % 5 > 0 { 3.0 } else { [40.0, 400.0][usize::from(number % 50 == 0)] })
+            };
+            packs.push((next, (0..4000).map(page).collect()));
+            next += 1;
+            if now % 28 > 0 {
+                continue;
+            }
+            let needed = |pages: &[Content]| pages.iter().filter(|page| page.is_needed(now)).count() as u64;
+            let of = |(number, pages): &(u32, Vec<Content>)| {
+                pack(*number, pages.len() as u64 * PAGE, pages.len() as u64, needed(pages))
+            };
+            let uses: Vec<Use> = packs.iter().map(of).collect();
+            let sum = |pages: fn(&Use) -> u64| uses.iter().map(pages).sum::<u64>() as f64;
+            if now > 300 {
+                worst = worst.max(sum(|pack| pack.pages) / sum(|pack| pack.needed));
+                most = most.max(packs.len());
+            }
+            let (plan, mut written) = (Plan::of(&uses), 0);
+            let is_in = |group: &[PackId], number: u32| group.contains(&pack(number, 0, 0, 0).id);
+            packs.retain(|(number, _)| !is_in(&plan.dead, *number));
+            for group in &plan.merged {
+                if written >= plan.part {
+                    break;
+                }
+                let (gone, rest) = packs.into_iter().partition(|(number, _)| is_in(group, *number));
+                packs = rest;
+                let gone: Vec<(u32, Vec<Content>)> = gone;
+                let pages: Vec<Content> = gone
+                    .into_iter()
+                    .flat_map(|(_, pages)| pages)
+                    .filter(|page| page.is_needed(now))
+                    .collect();
+                written += pages.len() as u64 * PAGE;
+                packs.push((next, pages));
+                next += 1;
+            }
+        }
+        (worst, most)
+    }
+
+    #[test]
+    fn who_collects_too_little_at_a_time_collects_what_counts() {
+        let (worst, packs) = work(&mut fastrand::Rng::with_seed(1));
+        assert!(worst <= 1.2 && packs <= 200, "{worst} of what is needed, in {packs} packs");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn both_stay_within_their_bounds(sizes in prop::collection::vec(1_u64..300, 200..400), lives in 4_u64..1000) {
             let (written, put, packs, worst) = live(&sizes, lives);
-            prop_assert!(worst <= 1.125, "{worst} of what is needed");
+            prop_assert!(worst <= 1.08, "{worst} of what is needed");
             prop_assert!(packs <= 7 * 6, "{packs} packs");
-            prop_assert!(written <= 7 * put, "each page was written {} times", written as f64 / put as f64);
+            prop_assert!(written <= 9 * put, "each page was written {} times", written as f64 / put as f64);
         }
     }
 }

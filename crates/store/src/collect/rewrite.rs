@@ -1,5 +1,7 @@
 //! What is needed of several packs, in a new one.
 
+use std::collections::BTreeSet;
+
 use watari_types::{ErrorReport, PAGE_SIZE, PageHash};
 
 use super::mark::{Mark, Reached};
@@ -7,15 +9,15 @@ use super::plan::Plan;
 use super::{Collected, Collecting};
 use crate::error::{At, Error};
 use crate::lease::Lease;
-use crate::pack::{Decoder, PackId, PackWriter, names_of};
+use crate::pack::{Decoder, PackId, PackStats, PackWriter, names_of};
 use crate::store::Store;
 
 /// A frame that is needed as a whole and has so many pages is taken as it is. Smaller ones compress better together.
 const LARGE_FRAME: u32 = 48;
 
 impl Store {
-    /// Writes what is needed of packs that are to be merged, and tells which of them can go then. Where that is not
-    /// possible, for want of space or because of damage, they stay, which is noted.
+    /// Writes what is needed of packs that are to be merged, and tells which packs can go then, the dead ones included. Where
+    /// that is not possible, for want of space or because of damage, they stay, which is noted.
     pub(super) fn rewrite(
         &self,
         mark: &Mark<'_>,
@@ -23,21 +25,23 @@ impl Store {
         lease: &Lease,
         how: &Collecting<'_>,
         done: &mut Collected,
-    ) -> Result<Vec<PackId>, Error> {
-        let (mut rewritten, mut written) = (Vec::new(), 0);
+    ) -> Result<BTreeSet<PackId>, Error> {
+        let mut gone: BTreeSet<PackId> = plan.dead.iter().copied().collect();
+        let (mut written, mut bytes) = (BTreeSet::new(), 0);
         for (number, group) in (0..).zip(&plan.merged) {
-            if written >= plan.part {
+            if bytes >= plan.part {
                 done.is_part = true;
                 break;
             }
             (how.progress)("merging packs", number, plan.merged.len() as u64);
             let needed: Vec<&Reached> = group.iter().filter_map(|id| mark.packs.get(id)).collect();
             match self.merge(&needed, lease) {
-                Ok(bytes) => {
+                Ok(pack) => {
                     done.packs_written += 1;
-                    done.written_bytes += bytes;
-                    written += bytes;
-                    rewritten.extend(group);
+                    done.written_bytes += pack.stored_bytes;
+                    bytes += pack.stored_bytes;
+                    written.extend(pack.id);
+                    gone.extend(group);
                 }
                 Err(e @ (Error::NoSpace { .. } | Error::Damaged { .. })) => {
                     done.left.push(ErrorReport::chain(&e))
@@ -45,11 +49,12 @@ impl Store {
                 Err(e) => return Err(e),
             }
         }
-        Ok(rewritten)
+        // What was written may be just what one of them is: after a collection that was cut short.
+        Ok(&gone - &written)
     }
 
-    /// Writes what is needed of these packs into one; its length in bytes.
-    pub(crate) fn merge(&self, packs: &[&Reached], lease: &Lease) -> Result<u64, Error> {
+    /// Writes what is needed of these packs into one.
+    pub(crate) fn merge(&self, packs: &[&Reached], lease: &Lease) -> Result<PackStats, Error> {
         let mut writer = self.new_pack(lease)?;
         let mut decoder = Decoder::new().at("start decompressing", &self.layout().root)?;
         for reached in packs {
@@ -58,7 +63,7 @@ impl Store {
                 copy(reached, frame, &names, &mut decoder, &mut writer)?;
             }
         }
-        Ok(writer.finish()?.stored_bytes)
+        writer.finish()
     }
 }
 

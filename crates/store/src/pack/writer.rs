@@ -27,6 +27,8 @@ const MOST_TRIES: u32 = 1024;
 /// What a finished pack holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PackStats {
+    /// Which it is; none if there was nothing to write. One of the same content may have been there already.
+    pub(crate) id: Option<PackId>,
     /// Pages that were new to the store.
     pub pages: u64,
     /// Their bytes before compression.
@@ -334,7 +336,7 @@ impl PackWriter {
         let pages = self.index.pages.len() as u64;
         let (pack, names) = Pack::new(self.store.layout(), &path, footer.id, self.index);
         self.store.packs().add(pack, &names);
-        Ok(PackStats { pages, raw_bytes: pages * PAGE_SIZE as u64, stored_bytes })
+        Ok(PackStats { id: Some(footer.id), pages, raw_bytes: pages * PAGE_SIZE as u64, stored_bytes })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -151,6 +152,44 @@ fn many_small_packs_become_few() {
     assert_eq!(damage(&store), [""; 0]);
     let again = Store::open(store.folder()).unwrap();
     check(&again, parent.unwrap(), &disk);
+}
+
+/// What it writes then is what lies there already, which looks like garbage or like what is replaced.
+#[test]
+fn a_collection_that_was_cut_short_is_done_again() {
+    let (_folder, store) = store();
+    let (mut parent, mut disk) = (None, BTreeMap::new());
+    for number in 1..=20 {
+        let changes = [(number % 6, number), (number, 5000 + number)];
+        disk.extend(changes);
+        parent = Some(commit(&store, u64::from(number), parent, &changes));
+    }
+    let packs = store.folder().join("packs");
+    let before = tempfile::tempdir_in(store.folder()).unwrap();
+    let copy_all = |from: &Path, to: &Path| {
+        for file in fs::read_dir(from).unwrap().map(Result::unwrap) {
+            fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    };
+    copy_all(&packs, before.path());
+    collect(&store);
+    // In packs/, or half of it put aside.
+    for folder in [&packs, &store.folder().join("condemned")] {
+        copy_all(before.path(), folder);
+        let again = Store::open(store.folder()).unwrap();
+        collect(&again);
+        check(&again, parent.unwrap(), &disk);
+        assert_eq!(damage(&again), [""; 0]);
+    }
+    // Nothing but what was written, put aside as well.
+    for file in fs::read_dir(&packs).unwrap().map(Result::unwrap) {
+        fs::rename(file.path(), store.folder().join("condemned").join(file.file_name())).unwrap();
+    }
+    copy_all(before.path(), &packs);
+    let again = Store::open(store.folder()).unwrap();
+    collect(&again);
+    check(&again, parent.unwrap(), &disk);
+    assert_eq!(damage(&again), [""; 0]);
 }
 
 #[test]
