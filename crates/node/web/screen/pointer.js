@@ -62,7 +62,7 @@ export class Pointer {
 
   // The pixel of the machine's screen that is there.
   pixel({ clientX, clientY }) {
-    const { width, height } = this.screen.size;
+    const { width, height } = this.screen.scale.size;
     const box = this.screen.canvas.getBoundingClientRect();
     const along = (at, start, length, pixels) =>
       Math.max(0, Math.min(pixels - 1, Math.floor((at - start) / length * pixels)));

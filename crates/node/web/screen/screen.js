@@ -7,6 +7,7 @@ import { dress } from "../style.js";
 import { Bar, WAY_OUT } from "./bar.js";
 import { Keyboard } from "./keyboard.js";
 import { Pointer } from "./pointer.js";
+import { Scale } from "./scale.js";
 import { Text } from "./text.js";
 
 // Shows it inside `element`. Keyboard and pointer are the machine's while the picture has the focus.
@@ -19,10 +20,10 @@ class Screen {
   constructor(element, machine) {
     this.element = element;
     this.machine = machine;
-    this.size = { width: 0, height: 0 };
     this.state = null;
     this.connected = false;
     this.build();
+    this.scale = new Scale(this);
     this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
     this.worker.onmessage = ({ data }) => this.hear(data);
     const canvas = this.canvas.transferControlToOffscreen();
@@ -59,17 +60,11 @@ class Screen {
 
   hear({ told, connected, wasClean, size }) {
     if (connected !== undefined) Object.assign(this, { connected, wasClean });
-    if (size) this.resize(size);
+    if (size) this.scale.resize(size);
     if (told) this.listen(told);
     this.tell();
     this.bar.update();
     this.text.update();
-  }
-
-  resize(size) {
-    this.size = size;
-    this.element.style.setProperty("--ratio", `${size.width} / ${size.height}`);
-    this.element.style.setProperty("--width", `${size.width}px`);
   }
 
   listen(told) {
@@ -117,6 +112,7 @@ class Screen {
     removeEventListener("pageshow", this.returning);
     this.keyboard.close();
     this.pointer.close();
+    this.scale.close();
     this.text.close();
     this.worker.postMessage({ close: true });
     // What it says goodbye with is on its way.

@@ -2,7 +2,7 @@
 
 use crate::lab::wait;
 
-use super::browser::View;
+use super::browser::{Page, View};
 use super::{NOTE, is_exact, wait_until_told, watched};
 
 #[test]
@@ -62,6 +62,48 @@ fn a_screen_fills_the_persons() {
     page.wait_for("the page around it", &format!("!({fills})"));
     page.press(&["KeyB"]);
     wait_until_told(&lab, "ab");
+}
+
+/// Whether each pixel below the guest's counter is a square of so many of the person's screen, all of its colour.
+fn is_sharp(page: &Page, side: usize, density: f64) -> bool {
+    let [left, top] = ["left", "top"].map(|edge| {
+        let edge = page.evaluate(&format!("document.querySelector('canvas').getBoundingClientRect().{edge}"));
+        (edge.as_f64().unwrap() * density).round() as usize
+    });
+    let (seen, canvas) = (page.seen(), page.canvas());
+    let (width, row) = (canvas.width as usize, 3 * seen.width as usize);
+    let is_square = |(place, colour): (usize, &[u8])| {
+        let corner = (top + place / width * side) * row + 3 * (left + place % width * side);
+        let mut spots =
+            (0..side).flat_map(|down| (0..side).map(move |right| corner + down * row + 3 * right));
+        spots.all(|at| &seen.bytes[at..at + 3] == colour)
+    };
+    canvas.bytes.chunks_exact(3).enumerate().skip(16 * width).all(is_square)
+}
+
+#[test]
+fn a_picture_is_sharp_on_whatever_screen_and_fits_into_whatever_window() {
+    let (lab, page) = watched();
+    page.click_on_button("1:1");
+    for (density, side) in [(1.0, 1), (2.0, 2), (1.5, 2), (1.25, 1), (3.0, 3)] {
+        page.resize(1100, 700, density);
+        let width =
+            format!("Math.abs(document.querySelector('canvas').clientWidth * {density} - 720 * {side}) < 2");
+        page.wait_for("the size", &width);
+        // A cursor may have blinked between the two that are compared.
+        wait("each pixel", || is_sharp(&page, side, density).then_some(()));
+    }
+    page.photograph("three-for-one");
+    page.click_on_button("Fit");
+    let fits = "(({clientWidth: width, clientHeight: height}, stage) => width <= stage.clientWidth && height <= stage.clientHeight
+        && Math.abs(width / height - 720 / 400) < 0.02 && (width > stage.clientWidth - 2 || height > stage.clientHeight - 2))
+        (document.querySelector('canvas'), document.querySelector('.screen-stage'))";
+    for (width, height) in [(1100, 300), (400, 900), (1000, 600)] {
+        page.resize(width, height, 2.0);
+        page.wait_for("all of it, as large as there is room", fits);
+    }
+    page.press(&["KeyA"]);
+    wait_until_told(&lab, "a");
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn a_person_sees_a_machine_and_uses_it() {
     page.press(&["Tab"]);
     page.wait_for("the screen's other size", "document.querySelector('canvas').height === 480");
     is_exact(&lab, &page);
-    page.resize(500, 700);
+    page.resize(500, 700, 1.0);
     page.wait_for("all of it in a smaller window", "document.querySelector('canvas').clientWidth <= 500");
     page.click(250.0, 400.0, MouseButton::Left);
     wait_until_told(&lab, "\t10");

@@ -242,13 +242,13 @@ impl Page {
         self.tab.call_method(event).unwrap();
     }
 
-    /// Makes the window another size.
-    pub fn resize(&self, width: u32, height: u32) {
+    /// Makes the window another size, on a screen that has so many pixels for each of the page's.
+    pub fn resize(&self, width: u32, height: u32, density: f64) {
         self.tab
             .call_method(Emulation::SetDeviceMetricsOverride {
                 width,
                 height,
-                device_scale_factor: 1.0,
+                device_scale_factor: density,
                 mobile: false,
                 scale: None,
                 screen_width: None,
@@ -272,10 +272,18 @@ impl Page {
         there.map(|node| (said(node, "role"), said(node, "name"))).collect()
     }
 
+    /// What the window shows.
+    pub fn seen(&self) -> Pixels {
+        Pixels::decode(&self.capture())
+    }
+
+    fn capture(&self) -> Vec<u8> {
+        self.tab.capture_screenshot(Pages::CaptureScreenshotFormatOption::Png, None, None, true).unwrap()
+    }
+
     /// Writes what the window shows to a picture that stays there after the test, to be looked at.
     pub fn photograph(&self, name: &str) -> PathBuf {
-        let png =
-            self.tab.capture_screenshot(Pages::CaptureScreenshotFormatOption::Png, None, None, true).unwrap();
+        let png = self.capture();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pictures");
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join(format!("{name}.png"));
