@@ -2,33 +2,38 @@
 
 export class Scale {
   constructor({ canvas, stage, element }) {
+    this.canvas = canvas;
     this.element = element;
     this.stage = stage;
     this.size = { width: 0, height: 0 };
-    // Hears of another size as of another density: of a page that is zoomed, or dragged to another screen.
-    this.observer = new ResizeObserver(([{ devicePixelContentBoxSize: [box] }]) => this.see(box.inlineSize));
-    this.observer.observe(canvas, { box: "device-pixel-content-box" });
+    this.watch = () => this.see();
+    this.observer = new ResizeObserver(this.watch);
+    this.observer.observe(canvas);
+    this.see();
   }
 
   resize(size) {
     this.size = size;
     this.element.style.setProperty("--width", size.width);
     this.element.style.setProperty("--height", size.height);
-    this.density();
+    this.see();
   }
 
-  // At 1:1 each of the machine's pixels is a square of whole ones, about as large as one of the page's.
-  density() {
-    this.element.style.setProperty("--pixel", `${Math.max(1, Math.round(devicePixelRatio)) / devicePixelRatio}px`);
-  }
-
-  // Only squares of whole pixels stay sharp as they are; others would differ in size, and are smoothed.
-  see(width) {
-    this.density();
+  // Whenever the picture, the machine's screen or the density of the person's is another.
+  see() {
+    const density = devicePixelRatio;
+    this.density?.removeEventListener("change", this.watch);
+    this.density = matchMedia(`(resolution: ${density}dppx)`);
+    this.density.addEventListener("change", this.watch);
+    // At 1:1 each of the machine's pixels is a square of whole ones, about as large as one of the page's.
+    this.element.style.setProperty("--pixel", `${Math.max(1, Math.round(density)) / density}px`);
+    // Only squares of whole pixels stay sharp as they are; others would differ in size, and are smoothed.
+    const width = Math.round(this.canvas.getBoundingClientRect().width * density);
     this.stage.classList.toggle("is-sharp", width > 0 && width % this.size.width === 0);
   }
 
   close() {
     this.observer.disconnect();
+    this.density.removeEventListener("change", this.watch);
   }
 }

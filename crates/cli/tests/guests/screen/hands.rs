@@ -1,5 +1,7 @@
 //! What a person does to a machine with more than keys and a pointer on its picture.
 
+use headless_chrome::protocol::cdp::Input::MouseButton;
+
 use crate::lab::wait;
 
 use super::browser::{Page, View};
@@ -85,8 +87,11 @@ fn is_sharp(page: &Page, side: usize, density: f64) -> bool {
 fn a_picture_is_sharp_on_whatever_screen_and_fits_into_whatever_window() {
     let (lab, page) = watched();
     page.click_on_button("1:1");
-    for (density, side) in [(1.0, 1), (2.0, 2), (1.5, 2), (1.25, 1), (3.0, 3)] {
-        page.resize(1100, 700, density);
+    for (width, density, side) in
+        [(1100, 1.0, 1), (1101, 2.0, 2), (1100, 1.5, 2), (1101, 1.25, 1), (1100, 3.0, 3)]
+    {
+        // Chromium's own tools tell a page of another density when its window is another as well.
+        page.resize(width, 700, density);
         let width =
             format!("Math.abs(document.querySelector('canvas').clientWidth * {density} - 720 * {side}) < 2");
         page.wait_for("the size", &width);
@@ -102,8 +107,8 @@ fn a_picture_is_sharp_on_whatever_screen_and_fits_into_whatever_window() {
         page.resize(width, height, 2.0);
         page.wait_for("all of it, as large as there is room", fits);
     }
-    page.press(&["KeyA"]);
-    wait_until_told(&lab, "a");
+    page.click(500.0, 300.0, MouseButton::Left);
+    wait_until_told(&lab, "10");
 }
 
 #[test]
