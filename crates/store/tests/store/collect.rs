@@ -51,6 +51,17 @@ fn check(store: &Store, id: SnapshotId, expected: &BTreeMap<u32, u32>) {
     assert!(found == expected, "{id} holds something else");
 }
 
+/// So many snapshots, each of which writes one of the first pages and one that is new: the last, and what the disk holds.
+fn grow(store: &Store, snapshots: u32, first_pages: u32) -> (SnapshotId, BTreeMap<u32, u32>) {
+    let (mut newest, mut disk) = (None, BTreeMap::new());
+    for number in 1..=snapshots {
+        let changes = [(number % first_pages, number), (number, 5000 + number)];
+        disk.extend(changes);
+        newest = Some(commit(store, u64::from(number), newest, &changes));
+    }
+    (newest.unwrap(), disk)
+}
+
 #[test]
 fn what_nothing_reaches_goes_and_the_rest_stays() {
     let (_folder, store) = store();
@@ -139,31 +150,21 @@ fn a_page_that_is_a_node_as_well_keeps_what_is_below_it() {
 #[test]
 fn many_small_packs_become_few() {
     let (_folder, store) = store();
-    let (mut parent, mut disk) = (None, BTreeMap::new());
-    for number in 1..=100 {
-        let changes = [(number % 30, number), (number, 5000 + number)];
-        disk.extend(changes);
-        parent = Some(commit(&store, u64::from(number), parent, &changes));
-    }
+    let (newest, disk) = grow(&store, 100, 30);
     assert!(files(&store, "packs") >= 100);
     let done = collect(&store);
     assert!(files(&store, "packs") <= 14, "{} packs, {done:?}", files(&store, "packs"));
-    check(&store, parent.unwrap(), &disk);
+    check(&store, newest, &disk);
     assert_eq!(damage(&store), [""; 0]);
     let again = Store::open(store.folder()).unwrap();
-    check(&again, parent.unwrap(), &disk);
+    check(&again, newest, &disk);
 }
 
 /// What it writes then is what lies there already, which looks like garbage or like what is replaced.
 #[test]
 fn a_collection_that_was_cut_short_is_done_again() {
     let (_folder, store) = store();
-    let (mut parent, mut disk) = (None, BTreeMap::new());
-    for number in 1..=20 {
-        let changes = [(number % 6, number), (number, 5000 + number)];
-        disk.extend(changes);
-        parent = Some(commit(&store, u64::from(number), parent, &changes));
-    }
+    let (newest, disk) = grow(&store, 20, 6);
     let packs = store.folder().join("packs");
     let before = tempfile::tempdir_in(store.folder()).unwrap();
     let copy_all = |from: &Path, to: &Path| {
@@ -178,7 +179,7 @@ fn a_collection_that_was_cut_short_is_done_again() {
         copy_all(before.path(), folder);
         let again = Store::open(store.folder()).unwrap();
         collect(&again);
-        check(&again, parent.unwrap(), &disk);
+        check(&again, newest, &disk);
         assert_eq!(damage(&again), [""; 0]);
     }
     // Nothing but what was written, put aside as well.
@@ -188,7 +189,7 @@ fn a_collection_that_was_cut_short_is_done_again() {
     copy_all(before.path(), &packs);
     let again = Store::open(store.folder()).unwrap();
     collect(&again);
-    check(&again, parent.unwrap(), &disk);
+    check(&again, newest, &disk);
     assert_eq!(damage(&again), [""; 0]);
 }
 
