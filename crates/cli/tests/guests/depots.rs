@@ -24,9 +24,11 @@ fn node_id(lab: &Lab) -> String {
     lab.ok(&["up"])["node_id"].as_str().unwrap().to_owned()
 }
 
-/// Checks an export with a reader that has none of Watari's code.
-fn read(path: &Path, revision: &str) {
-    run("python3", [OsStr::new(READER), path.as_os_str(), OsStr::new(revision)]);
+/// Checks an export with a reader that has none of Watari's code. It hashes in Python, which takes its time: once for each kind of
+/// export, and otherwise that everything is there and can be decompressed is enough.
+fn read(path: &Path, revision: &str, more: &[&str]) {
+    let what = [OsStr::new(READER), path.as_os_str(), OsStr::new(revision)];
+    run("python3", what.into_iter().chain(more.iter().map(OsStr::new)));
 }
 
 #[test]
@@ -43,9 +45,8 @@ fn a_machine_walks_to_another_node_on_a_stick_and_back() {
     let third = here.ok(&["export", "m", &at("stick")]);
     assert!(third["bytes_written"].as_u64() < first["bytes_written"].as_u64(), "{third}");
     assert_eq!(here.ok(&["export", "m", &at("stick")])["bytes_written"], 0);
-    for generation in [1, 3] {
-        read(Path::new(&at("stick")), &format!("m@{generation}"));
-    }
+    read(Path::new(&at("stick")), "m@1", &["--trust"]);
+    read(Path::new(&at("stick")), "m@3", &[]);
 
     let came = there.ok(&["import", &at("stick")]);
     assert_eq!((&came["name"], &came["is_new"], &came["generation"]), (&"m".into(), &true.into(), &3.into()));
@@ -87,7 +88,7 @@ fn one_file_may_be_cut_and_an_encrypted_one_needs_its_passphrase() {
     here.start_demo("m", "160M", "16M", STAMPS, "STAMP pass=1");
     here.ok(&["checkpoint", "m"]);
     here.ok(&["export", "m", &at("m.tar")]);
-    read(Path::new(&at("m.tar")), "m@1");
+    read(Path::new(&at("m.tar")), "m@1", &["--trust"]);
 
     let whole = fs::read(at("m.tar")).unwrap();
     fs::write(at("m.tar"), &whole[..whole.len() / 2]).unwrap();
@@ -121,12 +122,12 @@ fn one_file_may_be_cut_and_an_encrypted_one_needs_its_passphrase() {
     assert!(second["pages_written"].as_u64().unwrap() > 8000, "{second}");
     let whole = fs::read(at("m.tar")).unwrap();
     fs::write(at("m.tar"), &whole[..whole.len() - 100_000]).unwrap();
-    read(Path::new(&at("m.tar")), "m@1");
+    read(Path::new(&at("m.tar")), "m@1", &["--trust"]);
     let again = here.ok(&["export", "m@2", &at("m.tar")]);
     assert_eq!(again["pages_written"], 0, "{again} {second}");
     assert!(
         again["bytes_written"].as_u64().unwrap() < second["bytes_written"].as_u64().unwrap() / 2,
         "{again} {second}"
     );
-    read(Path::new(&at("m.tar")), "m@2");
+    read(Path::new(&at("m.tar")), "m@2", &[]);
 }

@@ -2,7 +2,7 @@
 //! half-made is visible, and what the next checkpoint captures is right to the last stamp. Without its keeper the guest
 //! goes on; without QEMU it is crashed, and a restore brings it back.
 //!
-//! Each step of publishing is cut, and of those leading up to it every sixth, from another one each time;
+//! Each step of publishing is cut, and of those leading up to it every twelfth, from another one each time;
 //! `WATARI_CUTS=all` cuts all of them.
 
 mod tracer;
@@ -19,7 +19,7 @@ use crate::lab::{Lab, numbers, text, wait};
 
 const STAMPS: &str = "watari.run=stamp watari.args=mem=4M,mem-rate=2,disk-rate=0.5";
 /// Of the steps leading up to the publishing, one in so many is cut by default.
-const STRIDE: usize = 6;
+const STRIDE: usize = 12;
 /// One cut in so many is followed by a restore also where nothing was published.
 const RESTORES: usize = 8;
 
