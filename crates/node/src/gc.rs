@@ -18,7 +18,7 @@ use crate::{Error, Result};
 
 /// How long a collection waits for snapshots that are being made. What they may need is left to the next one.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// How often policies are applied.
+/// How often policies are applied, at least.
 const ROUND: Duration = Duration::from_secs(60);
 /// Collecting garbage takes at most this part of the time, beside what a round begins with,
 const SHARE: u32 = 20;
@@ -84,9 +84,7 @@ impl Node {
     pub(crate) fn gc(&self, request: &GcRequest, progress: OnProgress) -> Result<GcResult> {
         let mut all = GcResult::default();
         loop {
-            let (done, is_part) = self.collect_a_part(request, progress)?;
-            // Nothing comes of going on if nothing came of this.
-            let goes_on = is_part && done.packs_written > 0 && !done.is_held_back;
+            let (done, goes_on) = self.collect_a_part(request, progress)?;
             all.add(done);
             if !goes_on {
                 return Ok(all);
@@ -95,7 +93,7 @@ impl Node {
     }
 
     /// The same, but if much is to be merged only a part of it, so that the store does not grow much while it is. Whether
-    /// there is more to do.
+    /// there is more to do, and something came of this.
     fn collect_a_part(&self, request: &GcRequest, progress: OnProgress) -> Result<(GcResult, bool)> {
         progress(Progress { step: "applying policies".to_owned(), done: 0, total: 0 });
         let _alone = hold(&self.collecting);
@@ -118,7 +116,8 @@ impl Node {
             is_held_back: done.is_held_back,
             left: left.into_iter().chain(done.left).collect(),
         };
-        Ok((result, done.is_part))
+        let goes_on = done.is_part && done.packs_written > 0 && !done.is_held_back;
+        Ok((result, goes_on))
     }
 
     /// Takes out of all histories what their policies do not keep, unless `dry`: which snapshots these are, and why others
@@ -205,15 +204,27 @@ struct House {
     rested: Instant,
     /// How many packs there were after the last collection; none before the first.
     packs: Option<usize>,
-    /// Whether anything has expired since.
+    /// Whether anything has expired since, or is left from it.
     has_expired: bool,
+    /// Whether the last collection was one part of what there was to be done.
+    is_behind: bool,
+}
+
+/// What came of a collection.
+struct Collected {
+    took: Duration,
+    /// Packs that there are now.
+    packs: usize,
+    is_behind: bool,
+    /// Whether all that had expired is gone.
+    is_done: bool,
 }
 
 /// A round now and then. It may end at any instant with the process: what is half done is done next time.
 fn keep_house(node: &Weak<Node>) {
-    let mut house = House { rested: Instant::now() + ROUND, packs: None, has_expired: false };
+    let mut house = House::new(Instant::now());
     loop {
-        thread::sleep(ROUND);
+        thread::sleep(house.pause(Instant::now()));
         let Some(node) = node.upgrade() else { return };
         if let Err(error) = house.round(&node) {
             tracing::warn!("garbage is not collected: {}", ErrorReport::chain(&error));
@@ -222,25 +233,50 @@ fn keep_house(node: &Weak<Node>) {
 }
 
 impl House {
+    fn new(now: Instant) -> House {
+        House { rested: now + ROUND, packs: None, has_expired: false, is_behind: false }
+    }
+
+    /// How long to wait for the next round: who is behind goes on as soon as there has been enough rest.
+    fn pause(&self, now: Instant) -> Duration {
+        if self.is_behind { self.rested.saturating_duration_since(now).min(ROUND) } else { ROUND }
+    }
+
     /// Histories follow their policies at once; what that leaves over is removed when there has been enough rest.
     fn round(&mut self, node: &Node) -> Result<()> {
         let (expired, _) = node.apply_policies(false)?;
         self.has_expired |= !expired.is_empty();
         node.store.refresh()?;
-        let has_new = self.packs.is_none_or(|packs| node.store.pack_count() >= packs + NEW_PACKS);
-        if Instant::now() < self.rested || !self.has_expired && !has_new {
+        if !self.is_due(node.store.pack_count(), Instant::now()) {
             return Ok(());
         }
         let begun = Instant::now();
         let done = node.collect_a_part(&GcRequest::default(), &|_| ());
         let waited = done.as_ref().map_or(Duration::ZERO, |(done, _)| Duration::from_millis(done.waited_ms));
-        let is_behind = done.as_ref().is_ok_and(|(_, is_part)| *is_part);
-        let share = if is_behind { BEHIND_SHARE } else { SHARE };
-        self.rested = Instant::now() + begun.elapsed().saturating_sub(waited) * share;
-        self.packs = Some(node.store.pack_count());
-        self.has_expired = !done.as_ref().is_ok_and(|(done, is_part)| !done.is_held_back && !is_part);
+        let is_behind = done.as_ref().is_ok_and(|(_, goes_on)| *goes_on);
+        let collected = Collected {
+            took: begun.elapsed().saturating_sub(waited),
+            packs: node.store.pack_count(),
+            is_behind,
+            is_done: done.as_ref().is_ok_and(|(done, _)| !done.is_held_back && !is_behind),
+        };
+        self.after(&collected, Instant::now());
         tracing::info!(?done, "garbage was collected");
         done.map(drop)
+    }
+
+    /// Whether garbage is to be collected now that there are so many packs.
+    fn is_due(&self, packs: usize, now: Instant) -> bool {
+        let has_new = self.packs.is_none_or(|before| packs >= before + NEW_PACKS);
+        now >= self.rested && (self.has_expired || has_new)
+    }
+
+    fn after(&mut self, collected: &Collected, now: Instant) {
+        let share = if collected.is_behind { BEHIND_SHARE } else { SHARE };
+        self.rested = now + collected.took * share;
+        self.packs = Some(collected.packs);
+        self.has_expired = !collected.is_done;
+        self.is_behind = collected.is_behind;
     }
 }
 
@@ -257,5 +293,40 @@ mod tests {
         assert_eq!(pins.all(), [id]);
         drop(other);
         assert_eq!(pins.all(), []);
+    }
+
+    #[test]
+    fn who_is_behind_goes_on_as_soon_as_he_has_rested_and_who_is_not_when_there_is_something_to_do() {
+        let start = Instant::now();
+        let mut house = House::new(start);
+        assert_eq!(house.pause(start), ROUND);
+        let now = start + ROUND;
+        assert!(house.is_due(1, now));
+
+        let took = Duration::from_secs(3);
+        house.after(&Collected { took, packs: 10, is_behind: true, is_done: false }, now);
+        assert_eq!(house.pause(now), took * BEHIND_SHARE);
+        assert!(!house.is_due(10, now + took));
+        let now = now + took * BEHIND_SHARE;
+        assert_eq!(house.pause(now), Duration::ZERO);
+        assert!(house.is_due(10, now));
+
+        house.after(&Collected { took, packs: 10, is_behind: false, is_done: true }, now);
+        assert_eq!(house.pause(now), ROUND);
+        let now = now + took * SHARE;
+        assert!(!house.is_due(10 + NEW_PACKS - 1, now), "nothing has expired, and little is new");
+        assert!(house.is_due(10 + NEW_PACKS, now));
+        house.has_expired = true;
+        assert!(house.is_due(10, now));
+    }
+
+    #[test]
+    fn policies_are_applied_every_minute_however_long_the_rest_is() {
+        let now = Instant::now();
+        let mut house = House::new(now);
+        let took = ROUND;
+        house.after(&Collected { took, packs: 10, is_behind: true, is_done: false }, now);
+        assert_eq!(house.pause(now), ROUND);
+        assert!(!house.is_due(10, now + ROUND));
     }
 }
