@@ -107,8 +107,8 @@ impl Monitor {
         Ok(mice.iter().any(|mouse| mouse["current"] == true && mouse["absolute"] == true))
     }
 
-    /// Whether there is something that a PC's keyboard or mouse has said and the guest has not taken: of keys it has room for 16
-    /// bytes. Asks the keyboard's controller as the guest does, which changes nothing; a USB device is not asked.
+    /// Whether there is something that a PC's keyboard or mouse has said, or answered to a driver that sets it up, and the guest has
+    /// not taken: of keys it has room for 16 bytes. Asks the keyboard's controller as the guest does, which changes nothing; a USB device is not asked.
     ///
     /// # Errors
     /// Those of [`Monitor::execute`], and [`Error::BadAnswer`].
